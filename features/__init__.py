@@ -1,0 +1,1 @@
+"""Stage one: video, faces, extractors and the store."""

@@ -1,0 +1,1 @@
+"""The multi-task affect network (MMA) and what trains it."""

@@ -1,0 +1,1 @@
+"""Synthetic faces with known action units, rendered from the ICT face model."""

@@ -1,0 +1,1 @@
+"""Stage two: ragged arrays, labels, heads, losses, metrics and training."""

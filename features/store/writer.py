@@ -1,0 +1,362 @@
+"""Writing a store: one writer, buffered appends, and commits that survive a kill at any instant."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from feie.features.errors import FeieError, StoreError, StoreMismatchError
+from feie.features.schema import Schema
+from feie.features.store.durable import DurableStore
+from feie.features.store.layout import (
+    FAILED,
+    OK,
+    SPEC_VERSION,
+    SUPERSEDED,
+    VIDEO_ARRAYS,
+    create_store,
+    frame_arrays,
+)
+from feie.features.store.lock import WriterLock
+from feie.features.store.reader import Store, open_store
+
+
+@dataclass
+class VideoRecord:
+    """What a worker returns of one video, and what the store keeps of it.
+
+    Attributes
+    ----------
+    affect : ndarray of float32, shape (frames, columns)
+        NaN rows where no face was found.
+    time : ndarray of float64, shape (frames,)
+        Seconds.
+    valid : ndarray of bool, shape (frames,)
+    face_score : ndarray of float32, shape (frames,)
+    bbox : ndarray of float32, shape (frames, 4)
+        Pixels.
+    landmarks : ndarray of float32, shape (frames, 5, 2)
+        Pixels.
+    embedding : ndarray of float16, shape (frames, d), or None
+    message : str
+        Why it failed; empty for a video that did not.
+    """
+
+    id: str
+    source: str
+    size: int
+    mtime_ns: int
+    fingerprint: str
+    fps: float
+    width: int
+    height: int
+    affect: NDArray[np.float32]
+    time: NDArray[np.float64]
+    valid: NDArray[np.bool_]
+    face_score: NDArray[np.float32]
+    bbox: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    embedding: NDArray[np.float16] | None = None
+    message: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the video is kept as a named failure, with no frames."""
+        return bool(self.message)
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """What fixes the numbers of a store; a store accepts only videos made with the same.
+
+    Attributes
+    ----------
+    schema : Schema
+    extractor, detector : dict
+        ``name``, ``sha256`` of the weights, and options; detector None while no video needed one.
+    options : dict
+        Every other option that changes numbers.
+    embedding_dim : int
+        0 for none.
+    """
+
+    schema: Schema
+    extractor: Mapping[str, Any]
+    detector: Mapping[str, Any] | None
+    options: Mapping[str, Any]
+    embedding_dim: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+_CURES = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the quota is used up; free some space",
+    errno.EROFS: "the file system is read-only; choose another --store",
+    errno.EACCES: "permission is denied; choose another --store",
+    errno.EPERM: "permission is denied; choose another --store",
+}
+
+# What a store carries from its first byte until it is laid out: whoever finds it may start anew.
+_UNFINISHED = {"feie": "being laid out"}
+
+
+class StoreWriter:
+    """The one coordinator that appends to a store.
+
+    Use as a context manager. `append` buffers; `commit` makes everything buffered count, at
+    once and durably; leaving the block commits. Opening drops rows that a killed writer left
+    beyond its last commit.
+
+    Parameters
+    ----------
+    path : Path
+        A folder; made if absent.
+    settings : StoreSettings
+        Checked against the store's provenance.
+    commit_videos, commit_seconds : int, float
+        `append` commits by itself at that many buffered videos or that much time since the last
+        commit. Each commit rewrites the tail chunks, so a commit a video costs some 100 times
+        more than one in 256.
+
+    Raises
+    ------
+    StoreLockedError
+        Another process writes this store.
+    StoreMismatchError
+        The store was made with other weights or options; the message says which.
+    StoreError
+        The folder is something else, or cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: StoreSettings,
+        *,
+        commit_videos: int = 256,
+        commit_seconds: float = 30.0,
+    ) -> None:
+        self.path = path
+        self._settings = settings
+        self._commit_videos = commit_videos
+        self._commit_seconds = commit_seconds
+        self._buffer: list[VideoRecord] = []
+        self._lock = WriterLock(path)
+
+    def __enter__(self) -> StoreWriter:
+        with _disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        try:
+            with _disk_errors(self.path):
+                self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            # A full or vanished disk has just said no: a second try would only hide its message.
+            if not isinstance(error, (StoreError, OSError)):
+                self.commit()
+        finally:
+            self._lock.release()
+
+    def _open(self) -> None:
+        occupied = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+        if occupied and not (self.path / "zarr.json").is_file():
+            raise StoreError(f"{self.path} exists and is no store; choose another --store")
+        self._disk = DurableStore(self.path)
+        self._disk.root.mkdir(parents=True, exist_ok=True)
+        self._disk.remove_partial_files()
+        if not (self.path / "zarr.json").is_file():
+            zarr.create_group(self._disk, attributes=_UNFINISHED)
+        self._root = zarr.open_group(self._disk, mode="r+", use_consolidated=False)
+        if dict(self._root.attrs) == _UNFINISHED:
+            self._create()
+        store = open_store(self.path)
+        _check_same(store, self._settings)
+        self._adopt(store)
+
+    def _create(self) -> None:
+        # The attributes come last: whoever is killed before leaves a store that is laid out anew.
+        for name in list(self._root.keys()):
+            del self._root[name]
+        create_store(self._root, self._settings.schema, self._settings.embedding_dim)
+        self._root.attrs.put(
+            {
+                "Conventions": "CF-1.11",
+                "featureType": "trajectory",
+                "spec_version": SPEC_VERSION,
+                "columns": list(self._settings.schema.columns),
+                "groups": {k: list(v) for k, v in self._settings.schema.groups.items()},
+                "provenance": {
+                    "extractor": dict(self._settings.extractor),
+                    "detector": self._settings.detector and dict(self._settings.detector),
+                    "options": dict(self._settings.options),
+                    "sessions": [],
+                },
+                "committed": 0,
+            }
+        )
+        self._disk.flush()
+
+    def _adopt(self, store: Store) -> None:
+        """Take over the committed state and cut off whatever lies beyond it."""
+        index = store.read_index()
+        self._committed = store.committed
+        self._frames = int(np.asarray(store.array("video/offset")[store.committed]))
+        self._latest: dict[str, int] = {}
+        for row, (video_id, status) in enumerate(zip(index["id"], index["status"], strict=True)):
+            if video_id in self._latest and index["status"][self._latest[video_id]] != SUPERSEDED:
+                # A kill fell between a commit and the mark on the row that it replaced.
+                self._array("video/status")[self._latest[video_id]] = np.array(SUPERSEDED)
+            if status != SUPERSEDED:
+                self._latest[video_id] = row
+        self.known = store.videos
+        for spec in frame_arrays(self._settings.schema, self._settings.embedding_dim):
+            self._cut(spec.name, self._frames)
+        for spec in VIDEO_ARRAYS:
+            self._cut(f"video/{spec.name}", self._committed + (spec.name == "offset"))
+        self._provenance: dict[str, Any] = dict(store.provenance)
+        if self._provenance["detector"] is None and self._settings.detector is not None:
+            self._provenance["detector"] = dict(self._settings.detector)
+        self._session: dict[str, Any] = {
+            "started": _now(),
+            "ended": _now(),
+            "first": self._committed,
+            "versions": dict(self._settings.versions),
+        }
+        self._sessions = list(self._provenance["sessions"])
+        self._last_commit = time.monotonic()
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        found = self._root[name]
+        assert isinstance(found, zarr.Array)
+        return found
+
+    def _cut(self, name: str, rows: int) -> None:
+        array = self._array(name)
+        if array.shape[0] != rows:
+            array.resize((rows, *array.shape[1:]))
+
+    def append(self, record: VideoRecord) -> None:
+        """Buffer one video; a later row of an id replaces the earlier one.
+
+        Raises
+        ------
+        StoreError
+            The disk is full or gone; everything committed before is safe.
+        """
+        self._buffer.append(record)
+        due = time.monotonic() - self._last_commit >= self._commit_seconds
+        if due or len(self._buffer) >= self._commit_videos:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write what is buffered: frame arrays, index arrays, then the mark that counts them."""
+        if self._buffer:
+            with _disk_errors(self.path):
+                self._write(self._buffer)
+            self._buffer = []
+        self._last_commit = time.monotonic()
+
+    def _write(self, records: Sequence[VideoRecord]) -> None:
+        # A commit that a full disk broke off may have left longer arrays behind.
+        for spec in frame_arrays(self._settings.schema, self._settings.embedding_dim):
+            self._cut(spec.name, self._frames)
+            parts = [getattr(r, spec.name) for r in records if not r.failed]
+            if parts:
+                self._array(spec.name).append(np.concatenate(parts).astype(spec.dtype, copy=False))
+        lengths = [0 if r.failed else len(r.time) for r in records]
+        offsets = self._frames + np.cumsum(lengths, dtype=np.int64)
+        columns: dict[str, Any] = {
+            "offset": offsets,
+            "length": lengths,
+            "faces": [float(np.mean(r.valid)) if len(r.valid) else 0.0 for r in records],
+            "status": [FAILED if r.failed else OK for r in records],
+        }
+        for spec in VIDEO_ARRAYS:
+            self._cut(f"video/{spec.name}", self._committed + (spec.name == "offset"))
+            column = columns.get(spec.name)
+            if column is None:
+                column = [getattr(r, spec.name) for r in records]
+            dtype = object if spec.dtype is str else spec.dtype
+            self._array(f"video/{spec.name}").append(np.array(column, dtype=dtype))
+        self._disk.flush()
+        count = self._committed + len(records)
+        self._session["ended"] = _now()
+        self._root.attrs.update(
+            {
+                "provenance": {
+                    **self._provenance,
+                    "sessions": [*self._sessions, {**self._session, "last": count}],
+                },
+                "committed": count,
+            }
+        )
+        self._disk.flush()
+        for row, record in enumerate(records, start=self._committed):
+            if record.id in self._latest:
+                self._array("video/status")[self._latest[record.id]] = np.array(SUPERSEDED)
+            self._latest[record.id] = row
+        self._committed, self._frames = count, int(offsets[-1])
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk says into one sentence; nothing committed is lost by it."""
+    try:
+        yield
+    except FeieError:
+        raise
+    except OSError as error:
+        cure = _CURES.get(error.errno or 0, error.strerror or str(error))
+        raise StoreError(
+            f"cannot write {path}: {cure}; the same command goes on from the last commit"
+        ) from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _check_same(store: Store, settings: StoreSettings) -> None:
+    """Refuse to mix numbers of different origin in one store, and say which option differs."""
+    if store.schema != settings.schema:
+        raise StoreMismatchError(
+            f"{store.path} holds the columns {', '.join(store.schema.columns)}; this extractor "
+            f"gives {', '.join(settings.schema.columns)}: choose another --store"
+        )
+    made = store.provenance
+    for part, wanted in (
+        ("extractor", settings.extractor),
+        ("detector", settings.detector),
+        ("options", settings.options),
+    ):
+        found = made[part]
+        if found is None or wanted is None:
+            continue  # no video has needed a detector yet
+        for key in sorted({*found, *wanted}):
+            if found.get(key) != wanted.get(key):
+                raise StoreMismatchError(
+                    f"{store.path} was made with {part} {key} = {found.get(key)!r}, now it is "
+                    f"{wanted.get(key)!r}: use the same, or choose another --store"
+                )

@@ -1,0 +1,77 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from feie.features.schema import AFFECT
+from feie.features.store.writer import StoreSettings, VideoRecord
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """The project's root: the place of README.md and data.example."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real faces, detectors and clips; the test skips where it is absent."""
+    path = Path(os.environ.get("FEIE_SHARED", ROOT.parent / "shared"))
+    if not (path / "videos").is_dir():
+        pytest.skip(f"no shared material at {path} (set FEIE_SHARED)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def settings() -> StoreSettings:
+    """What a store made by tests says of its origin."""
+    return StoreSettings(
+        schema=AFFECT,
+        extractor={"name": "mma-test", "sha256": "e" * 64},
+        detector={"name": "scrfd:test", "sha256": "d" * 64, "threshold": 0.5},
+        options={"faces": "auto", "fps": None},
+        versions={"feie": "test"},
+    )
+
+
+def make_record(video_id: str, frames: int, seed: int = 0, message: str = "") -> VideoRecord:
+    """A plausible record: values in range, every fifth frame without a face."""
+    rng = np.random.default_rng([seed, len(video_id), *video_id.encode()])
+    n = 0 if message else frames
+    valid = np.arange(n) % 5 != 4
+    affect = rng.random((n, len(AFFECT)), np.float32)
+    landmarks = rng.random((n, 5, 2), np.float32) * 100
+    bbox = np.tile(np.array([10, 10, 90, 90], np.float32), (n, 1))
+    score = rng.random(n, np.float32)
+    for array in (affect, landmarks, bbox, score):
+        array[~valid] = np.nan
+    return VideoRecord(
+        id=video_id,
+        source=f"{video_id}.mp4",
+        size=1000 + n,
+        mtime_ns=seed,
+        fingerprint=f"sha256:{seed:08x}",
+        fps=30.0,
+        width=640,
+        height=480,
+        affect=affect,
+        time=np.arange(n) / 30.0,
+        valid=valid,
+        face_score=score,
+        bbox=bbox,
+        landmarks=landmarks,
+        message=message,
+    )
+
+
+@pytest.fixture(scope="session")
+def record():
+    """`make_record`, for tests that need several."""
+    return make_record

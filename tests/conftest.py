@@ -35,10 +35,15 @@ def settings() -> StoreSettings:
     return StoreSettings(
         schema=AFFECT,
         extractor={"name": "mma-test", "sha256": "e" * 64},
-        detector={"name": "scrfd:test", "sha256": "d" * 64, "threshold": 0.5},
         options={"faces": "auto", "fps": None},
         versions={"feie": "test"},
     )
+
+
+@pytest.fixture(scope="session")
+def detector_named() -> dict[str, object]:
+    """What a detector says of itself."""
+    return {"name": "scrfd:test", "sha256": "d" * 64, "threshold": 0.5}
 
 
 def make_record(video_id: str, frames: int, seed: int = 0, message: str = "") -> VideoRecord:

@@ -105,7 +105,6 @@ def test_sessions_say_which_versions_made_which_videos(tmp_path, settings, recor
     ("change", "named"),
     [
         ({"extractor": {"name": "mma-test", "sha256": "f" * 64}}, "extractor sha256"),
-        ({"detector": {"name": "yunet:x", "sha256": "d" * 64, "threshold": 0.5}}, "detector name"),
         ({"options": {"faces": "auto", "fps": 10.0}}, "options fps"),
     ],
 )
@@ -125,14 +124,22 @@ def test_other_columns_are_refused(tmp_path, settings, record):
         write(path, other, [])
 
 
-def test_a_detector_may_join_a_store_that_needed_none(tmp_path, settings, record):
+def test_the_first_detector_used_is_the_store_s(tmp_path, settings, record, detector_named):
     path = tmp_path / "s.zarr"
-    write(path, replace(settings, detector=None), [record("a", 5)])
+    write(path, settings, [record("a", 5)])
     assert open_store(path).provenance["detector"] is None
-    write(path, settings, [record("b", 5)])
-    assert open_store(path).provenance["detector"]["name"] == "scrfd:test"
-    write(path, replace(settings, detector=None), [record("c", 5)])
-    assert open_store(path).provenance["detector"]["name"] == "scrfd:test"
+    with StoreWriter(path, settings) as writer:
+        writer.use_detector(detector_named)
+        writer.append(record("b", 5))
+    assert open_store(path).provenance["detector"] == detector_named
+    write(path, settings, [record("c", 5)])
+    assert open_store(path).provenance["detector"] == detector_named
+    other = {**detector_named, "name": "yunet:x"}
+    with (
+        StoreWriter(path, settings) as writer,
+        pytest.raises(StoreMismatchError, match="detector name"),
+    ):
+        writer.use_detector(other)
 
 
 def test_a_second_writer_is_told_who_writes(tmp_path, settings):

@@ -159,8 +159,9 @@ def _check_index(store: Store) -> Iterator[Violation]:
 
 def _check_frames(store: Store) -> Iterator[Violation]:
     standard = store.schema == AFFECT
+    row: Any
     for row in store.rows[store.rows["status"] != SUPERSEDED].itertuples():
-        span = slice(int(row.offset), int(row.offset) + int(row.length))  # type: ignore[call-overload]
+        span = slice(int(row.offset), int(row.offset) + int(row.length))
         try:
             arrays = {
                 spec.name: np.asarray(store.array(spec.name)[span])

@@ -83,17 +83,16 @@ class StoreSettings:
     Attributes
     ----------
     schema : Schema
-    extractor, detector : dict
-        ``name``, ``sha256`` of the weights, and options; detector None while no video needed one.
+    extractor : dict
+        ``name``, ``sha256`` of the weights, and options.
     options : dict
-        Every other option that changes numbers.
+        Every other option that changes numbers; the detector joins by `StoreWriter.use_detector`.
     embedding_dim : int
         0 for none.
     """
 
     schema: Schema
     extractor: Mapping[str, Any]
-    detector: Mapping[str, Any] | None
     options: Mapping[str, Any]
     embedding_dim: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -209,7 +208,7 @@ class StoreWriter:
                 "groups": {k: list(v) for k, v in self._settings.schema.groups.items()},
                 "provenance": {
                     "extractor": dict(self._settings.extractor),
-                    "detector": self._settings.detector and dict(self._settings.detector),
+                    "detector": None,
                     "options": dict(self._settings.options),
                     "sessions": [],
                 },
@@ -236,8 +235,6 @@ class StoreWriter:
         for spec in VIDEO_ARRAYS:
             self._cut(f"video/{spec.name}", self._committed + (spec.name == "offset"))
         self._provenance: dict[str, Any] = dict(store.provenance)
-        if self._provenance["detector"] is None and self._settings.detector is not None:
-            self._provenance["detector"] = dict(self._settings.detector)
         self._session: dict[str, Any] = {
             "started": _now(),
             "ended": _now(),
@@ -256,6 +253,18 @@ class StoreWriter:
         array = self._array(name)
         if array.shape[0] != rows:
             array.resize((rows, *array.shape[1:]))
+
+    def use_detector(self, detector: Mapping[str, Any]) -> None:
+        """Name the detector that made what is appended next; the first one named is the store's.
+
+        Raises
+        ------
+        StoreMismatchError
+            The store's videos were made with another one.
+        """
+        if self._provenance["detector"] is None:
+            self._provenance["detector"] = dict(detector)
+        _check_part(self.path, "detector", self._provenance["detector"], detector)
 
     def append(self, record: VideoRecord) -> None:
         """Buffer one video; a later row of an id replaces the earlier one.
@@ -345,18 +354,16 @@ def _check_same(store: Store, settings: StoreSettings) -> None:
             f"{store.path} holds the columns {', '.join(store.schema.columns)}; this extractor "
             f"gives {', '.join(settings.schema.columns)}: choose another --store"
         )
-    made = store.provenance
-    for part, wanted in (
-        ("extractor", settings.extractor),
-        ("detector", settings.detector),
-        ("options", settings.options),
-    ):
-        found = made[part]
-        if found is None or wanted is None:
-            continue  # no video has needed a detector yet
-        for key in sorted({*found, *wanted}):
-            if found.get(key) != wanted.get(key):
-                raise StoreMismatchError(
-                    f"{store.path} was made with {part} {key} = {found.get(key)!r}, now it is "
-                    f"{wanted.get(key)!r}: use the same, or choose another --store"
-                )
+    for part, wanted in (("extractor", settings.extractor), ("options", settings.options)):
+        _check_part(store.path, part, store.provenance[part], wanted)
+
+
+def _check_part(
+    path: str | Path, part: str, found: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> None:
+    for key in sorted({*found, *wanted}):
+        if found.get(key) != wanted.get(key):
+            raise StoreMismatchError(
+                f"{path} was made with {part} {key} = {found.get(key)!r}, now it is "
+                f"{wanted.get(key)!r}: use the same, or choose another --store"
+            )

@@ -1,0 +1,328 @@
+"""The command line: parses, reports progress, prints results and maps errors to exit codes.
+
+Exit codes: 0 done; 2 usage or environment; 3 some videos failed (named, the store is good);
+130 interrupted; 1 anything else. Heavy libraries load inside commands, so that ``--help`` is
+instant.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from feie import __version__
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.table import Table
+
+    from feie.pipeline.progress import Progress
+
+app = typer.Typer(
+    name="feie",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Facial expression intensity estimation from video, offline, in two stages.\n\n"
+    "Stage one, once: `feie extract --videos DIR` turns every frame's face into 26 numbers. "
+    "Stage two, in minutes: `feie train-head --subset va,au`, then `feie evaluate`. "
+    "`feie demo` runs all of it on bundled clips.",
+)
+out = Console()
+err = Console(stderr=True)
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
+]
+Store = Annotated[
+    str, typer.Option("--store", help="The Zarr store of affect vectors, a path or fsspec URL.")
+]
+
+
+class Reporter:
+    """Shows a job's progress: bars with ETA on a terminal, a line now and then in a log."""
+
+    _LINE_EVERY = 30.0  # seconds, where standard error is no terminal
+
+    def __init__(self) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as Bars
+
+        self._bars = Bars(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[figures]}"),
+            console=err,
+            disable=not err.is_terminal,
+        )
+        self._tasks: dict[str, Any] = {}
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> Reporter:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def __call__(self, report: Progress) -> None:
+        """Take one report of a job."""
+        figures = "  ".join(f"{name} {value}" for name, value in report.info.items())
+        if report.message:
+            self._bars.console.print(escape(report.message), highlight=False)
+        if report.stage not in self._tasks:
+            self._tasks[report.stage] = self._bars.add_task(report.stage, figures="")
+        self._bars.update(
+            self._tasks[report.stage], completed=report.done, total=report.total, figures=figures
+        )
+        now = time.monotonic()
+        if not err.is_terminal and now - self._last_line >= self._LINE_EVERY:
+            self._last_line = now
+            total = "?" if report.total is None else f"{report.total:g}"
+            print(f"{report.stage} {report.done:g}/{total}  {figures}", file=sys.stderr)
+
+
+def _perform(
+    job: str,
+    values: Mapping[str, Any],
+    as_json: bool,
+    show: Callable[[Any], None],
+    again: str = "",
+) -> Any:
+    """Run one job of the pipeline and print its result; errors become exit codes.
+
+    Parameters
+    ----------
+    job : str
+        Module of `feie.pipeline`; its ``run`` takes the one options model that it defines.
+    values : dict
+        Fields of the options; None means the default.
+    again : str
+        What to say after Ctrl-C.
+    """
+    from importlib import import_module
+
+    from pydantic import ValidationError
+
+    from feie.features.errors import FeieError
+
+    try:
+        module = import_module(f"feie.pipeline.{job}")
+        model = getattr(module, "".join(part.title() for part in job.split("_")) + "Options")
+        options = model(**{name: value for name, value in values.items() if value is not None})
+        with Reporter() as reporter:
+            result: BaseModel = module.run(options, reporter)
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "--" + ".".join(str(p) for p in problem["loc"]).replace("_", "-")
+            _complain(f"{name}: {problem['msg']} (got {problem['input']!r})")
+        raise typer.Exit(2) from None
+    except FeieError as error:
+        _complain(str(error))
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        _complain(f"interrupted; {again or 'nothing was lost that had been finished'}")
+        raise typer.Exit(130) from None
+    if as_json:
+        print(result.model_dump_json(indent=2))
+    else:
+        show(result)
+    return result
+
+
+def _complain(message: str) -> None:
+    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+
+
+def _table(title: str, columns: Mapping[str, str]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name, justify in columns.items():
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    return table
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"feie {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Facial expression intensity estimation from video."""
+
+
+@app.command(rich_help_panel="Stage one")
+def extract(
+    videos: Annotated[
+        Path, typer.Option("--videos", help="Folder of videos or of folders of aligned frames.")
+    ],
+    store: Store = "features.zarr",
+    extractor: Annotated[
+        str, typer.Option(help="Bundled name, or a .safetensors made by `feie train-mma`.")
+    ] = "mma-lite",
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            help="`scrfd` (weights where insightface keeps them), `scrfd:NAME`, "
+            "`scrfd:FILE.onnx` or `yunet:FILE.onnx`.",
+            show_default="scrfd",
+        ),
+    ] = None,
+    faces: Annotated[
+        str,
+        typer.Option(
+            help="`aligned`: frames are 112x112 face crops; `detect`: find faces; "
+            "`auto`: aligned where frames are 112x112."
+        ),
+    ] = "auto",
+    fps: Annotated[
+        float | None, typer.Option(help="Resample to this rate by time.", show_default="as filmed")
+    ] = None,
+    device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1` or `auto`.")] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Faces a call of the extractor.")] = 64,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Videos decoded at the same time.", show_default="one a core"),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try videos again that failed before.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be done; write nothing.")
+    ] = False,
+    commit_videos: Annotated[int, typer.Option(help="Commit after that many videos…")] = 256,
+    commit_seconds: Annotated[float, typer.Option(help="…or that many seconds.")] = 30.0,
+    as_json: Json = False,
+) -> None:
+    """Find the face of every frame and write 26 affect numbers a frame to a store.
+
+    Run it again to go on after a crash or to add videos: what is done is skipped. A broken video
+    is named and kept as a failure (exit code 3); all others are extracted.
+
+    Example: `feie extract --videos reactions/ --detector scrfd:det_10g.onnx`
+    """
+    result = _perform(
+        "extract", _given(locals()), as_json, _show_extract, "the same command goes on"
+    )
+    if result.failed:
+        raise typer.Exit(3)
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in ("as_json", "again")}
+
+
+def _show_extract(result: Any) -> None:
+    for video_id in result.planned:
+        out.print(escape(video_id), highlight=False)
+    verb = (
+        f"{len(result.planned)} to extract" if result.planned else f"{result.extracted} extracted"
+    )
+    out.print(
+        f"{result.videos} videos: {verb}, {result.skipped} done before, {result.failed} failed",
+        highlight=False,
+    )
+    if result.frames:
+        out.print(
+            f"{result.frames} frames, {result.face_share:.1%} with a face, "
+            f"{result.frames_per_second:g} frames/s → {escape(result.store)}",
+            highlight=False,
+        )
+    _show_failures(result.failures)
+    if result.ignored:
+        few = ", ".join(result.ignored[:5]) + (" …" if len(result.ignored) > 5 else "")
+        out.print(f"{len(result.ignored)} files are no videos and were passed over: {escape(few)}")
+
+
+def _show_failures(failures: Mapping[str, str]) -> None:
+    for video_id, message in failures.items():
+        out.print(f"[red]failed[/] {escape(video_id)}: {escape(message)}", highlight=False)
+
+
+@app.command(rich_help_panel="The store")
+def info(
+    store: Annotated[str, typer.Argument(help="A store.")] = "features.zarr",
+    as_json: Json = False,
+) -> None:
+    """Say what a store holds, what failed, and which weights and options made it.
+
+    Example: `feie info features.zarr --json`
+    """
+    _perform("info", {"store": store}, as_json, _show_info)
+
+
+def _show_info(result: Any) -> None:
+    made = result.provenance
+    table = _table(escape(result.store), {"": "left", " ": "left"})
+    detector = made["detector"]
+    rows = {
+        "videos": f"{result.videos} ({result.failed} failed)",
+        "frames": f"{result.frames}, {result.face_share:.1%} with a face, {result.hours:.2f} h",
+        "frames a video": ", ".join(f"{k} {v:g}" for k, v in result.length.items()),
+        "groups": ", ".join(f"{k} {a}:{b}" for k, (a, b) in result.groups.items()),
+        "extractor": f"{made['extractor']['name']}  sha256 {made['extractor']['sha256'][:16]}…",
+        "detector": f"{detector['name']}  sha256 {detector['sha256'][:16]}…"
+        if detector
+        else "none was needed",
+        "options": json.dumps(made["options"]),
+        "sessions": str(len(made["sessions"])),
+        "specification": result.spec_version,
+        "fingerprint": result.fingerprint,
+    }
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    out.print(table)
+    _show_failures(result.failures)
+
+
+@app.command(rich_help_panel="The store")
+def verify(
+    store: Annotated[str, typer.Argument(help="A store.")] = "features.zarr",
+    as_json: Json = False,
+) -> None:
+    """Check a store against its specification, every committed byte of it.
+
+    Example: `feie verify features.zarr`
+    """
+    result = _perform("verify", {"store": store}, as_json, _show_verify)
+    if not result.sound:
+        raise typer.Exit(1)
+
+
+def _show_verify(result: Any) -> None:
+    for rule, message in result.violations:
+        out.print(f"[red]{rule}[/] {escape(message)}", highlight=False)
+    state = "keeps its specification" if result.sound else "is damaged"
+    out.print(f"{escape(result.store)} {state}", highlight=False)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,321 @@
+"""Stage one's engine: faces found in threads, extracted in shared batches, given back in order."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feie.features.detect import Detector
+from feie.features.errors import FeieError, VideoError
+from feie.features.extractors import Extraction, Extractor
+from feie.features.facestream import FaceChunk, FaceOptions, FaceStream
+from feie.features.sources import Source, fingerprint
+from feie.features.store.writer import VideoRecord
+
+_T = TypeVar("_T", bound=np.generic)
+
+_LOOK_AHEAD = 256  # finished videos that may wait for an earlier one: 30 KB each
+
+
+@dataclass
+class _Begin:
+    video: int
+    fingerprint: str
+
+
+@dataclass
+class _Faces:
+    video: int
+    chunk: FaceChunk
+
+
+@dataclass
+class _End:
+    video: int
+    fps: float
+    width: int
+    height: int
+
+
+@dataclass
+class _Failure:
+    video: int
+    error: VideoError
+
+
+@dataclass
+class _Open:
+    """What is known so far of a video in work."""
+
+    fingerprint: str = ""
+    chunks: list[FaceChunk] = field(default_factory=list)
+    affect: list[NDArray[np.float32]] = field(default_factory=list)
+    embedding: list[NDArray[np.float16]] = field(default_factory=list)
+    awaited: int = 0  # faces that are not extracted yet
+    end: _End | None = None
+    error: VideoError | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.error is not None or (self.end is not None and not self.awaited)
+
+
+class _Batcher:
+    """Gathers faces of several videos into batches of one fixed size.
+
+    The size is fixed, the last batch padded, so that the numbers of a face depend on nothing
+    but the face: libraries choose their arithmetic by the shape of the batch.
+    """
+
+    def __init__(self, extractor: Extractor, size: int) -> None:
+        self._extractor = extractor
+        self._size = size
+        self._faces: list[NDArray[np.uint8]] = []
+        self._owners: list[tuple[_Open, int]] = []
+        self._waiting = 0
+
+    def add(self, owner: _Open, faces: NDArray[np.uint8]) -> None:
+        if len(faces):
+            self._faces.append(faces)
+            self._owners.append((owner, len(faces)))
+            owner.awaited += len(faces)
+            self._waiting += len(faces)
+        while self._waiting >= self._size:
+            self._run(self._size)
+
+    def flush(self) -> None:
+        """Extract what is left, padded to a full batch."""
+        if self._waiting:
+            self._run(self._waiting)
+
+    def _run(self, count: int) -> None:
+        rows = np.concatenate(self._faces)
+        batch = rows[:count]
+        if count < self._size:
+            padding = np.zeros((self._size - count, *batch.shape[1:]), np.uint8)
+            batch = np.concatenate([batch, padding])
+        self._faces = [rows[count:]] if len(rows) > count else []
+        self._waiting -= count
+        self._deal(self._extractor(batch), count)
+
+    def _deal(self, result: Extraction, count: int) -> None:
+        at = 0
+        while at < count:
+            owner, faces = self._owners.pop(0)
+            taken = min(faces, count - at)
+            if taken < faces:
+                self._owners.insert(0, (owner, faces - taken))
+            owner.affect.append(result.affect[at : at + taken])
+            if result.embedding is not None:
+                owner.embedding.append(result.embedding[at : at + taken])
+            owner.awaited -= taken
+            at += taken
+
+
+class StageOne:
+    """Turns sources into records, in the order of the sources.
+
+    Parameters
+    ----------
+    extractor : Extractor
+    options : FaceOptions
+    load_detector : callable
+        Gives the detector; called once, when a frame first needs one.
+    threads : int
+        Videos decoded and searched for faces at the same time.
+    batch_size : int
+        Faces in one call of the extractor; fixed, because it fixes the numbers' last bits.
+
+    Attributes
+    ----------
+    detector : Detector or None
+        The detector, once a video has needed it.
+    frames : int
+        Frames seen so far, for the progress report.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        options: FaceOptions,
+        load_detector: Callable[[], Detector],
+        *,
+        threads: int,
+        batch_size: int,
+    ) -> None:
+        self._extractor = extractor
+        self._options = options
+        self._load_detector = load_detector
+        self._threads = threads
+        self._batch_size = batch_size
+        self._detector_lock = threading.Lock()
+        self.detector: Detector | None = None
+        self.frames = 0
+
+    def _get_detector(self) -> Detector:
+        with self._detector_lock:
+            if self.detector is None:
+                self.detector = self._load_detector()
+            return self.detector
+
+    def records(self, sources: Sequence[Source]) -> Iterator[VideoRecord]:
+        """Work through the sources.
+
+        Parameters
+        ----------
+        sources : sequence of Source
+
+        Yields
+        ------
+        VideoRecord
+            One a source, in their order; a video that cannot be processed has a `message`.
+
+        Raises
+        ------
+        FeieError
+            Something that no other video would survive either, such as missing weights.
+        """
+        todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for video in range(len(sources)):
+            todo.put(video)
+        # Bounded: decoding waits for the extractor, whatever the number or length of videos.
+        out: queue.Queue[_Begin | _Faces | _End | _Failure | FeieError | None] = queue.Queue(
+            maxsize=4 * self._threads
+        )
+        stop = threading.Event()
+        ahead = threading.Semaphore(_LOOK_AHEAD + self._threads)
+        workers = [
+            threading.Thread(target=self._work, args=(sources, todo, out, stop, ahead), daemon=True)
+            for _ in range(min(self._threads, max(1, len(sources))))
+        ]
+        for worker in workers:
+            worker.start()
+        try:
+            yield from self._collect(sources, out, len(workers), ahead)
+        finally:
+            stop.set()
+            while any(worker.is_alive() for worker in workers):
+                try:
+                    out.get(timeout=0.05)
+                except queue.Empty:
+                    continue
+
+    def _work(
+        self,
+        sources: Sequence[Source],
+        todo: queue.SimpleQueue[int],
+        out: queue.Queue[_Begin | _Faces | _End | _Failure | FeieError | None],
+        stop: threading.Event,
+        ahead: threading.Semaphore,
+    ) -> None:
+        while not stop.is_set():
+            try:
+                video = todo.get_nowait()
+            except queue.Empty:
+                break
+            while not ahead.acquire(timeout=0.1):
+                if stop.is_set():
+                    return
+            try:
+                for item in self._process(video, sources[video]):
+                    out.put(item)
+                    if stop.is_set():
+                        return
+            except VideoError as error:
+                out.put(_Failure(video, error))
+            except FeieError as error:
+                out.put(error)
+                return
+            except OSError as error:
+                reason = error.strerror or str(error)
+                out.put(_Failure(video, VideoError("unreadable", reason)))
+            except Exception as error:  # one video must not cost the others, whatever it holds
+                text = f"{type(error).__name__}: {error}"
+                out.put(_Failure(video, VideoError("unexpected", text)))
+        out.put(None)
+
+    def _process(self, video: int, source: Source) -> Iterator[_Begin | _Faces | _End]:
+        yield _Begin(video, fingerprint(source))
+        with FaceStream(source, self._options, self._get_detector) as stream:
+            for chunk in stream:
+                yield _Faces(video, chunk)
+            yield _End(video, stream.fps, stream.width, stream.height)
+
+    def _collect(
+        self,
+        sources: Sequence[Source],
+        out: queue.Queue[_Begin | _Faces | _End | _Failure | FeieError | None],
+        running: int,
+        ahead: threading.Semaphore,
+    ) -> Iterator[VideoRecord]:
+        batcher = _Batcher(self._extractor, self._batch_size)
+        videos: dict[int, _Open] = {}
+        upcoming = 0
+        while running:
+            item = out.get()
+            if item is None:
+                running -= 1
+                continue
+            if isinstance(item, FeieError):
+                raise item
+            video = videos.setdefault(item.video, _Open())
+            match item:
+                case _Begin():
+                    video.fingerprint = item.fingerprint
+                case _Faces():
+                    video.chunks.append(item.chunk)
+                    self.frames += len(item.chunk.time)
+                    batcher.add(video, item.chunk.aligned)
+                    item.chunk.aligned = item.chunk.aligned[:0]
+                case _End():
+                    video.end = item
+                case _Failure():
+                    video.error = item.error
+            while upcoming in videos and videos[upcoming].finished:
+                yield self._record(sources[upcoming], videos.pop(upcoming))
+                upcoming += 1
+                ahead.release()
+        batcher.flush()
+        for video_index in sorted(videos):
+            yield self._record(sources[video_index], videos.pop(video_index))
+
+    def _record(self, source: Source, video: _Open) -> VideoRecord:
+        chunks = [] if video.error else video.chunks
+        frames = sum(len(chunk.time) for chunk in chunks)
+        affect = np.full((frames, len(self._extractor.schema)), np.nan, np.float32)
+        valid = _joined([c.valid for c in chunks], np.zeros(0, np.bool_))
+        embedding = None
+        if self._extractor.embedding_dim:
+            embedding = np.full((frames, self._extractor.embedding_dim), np.nan, np.float16)
+        if valid.any():
+            affect[valid] = np.concatenate(video.affect)
+            if embedding is not None:
+                embedding[valid] = np.concatenate(video.embedding)
+        return VideoRecord(
+            id=source.video_id,
+            source=source.relative,
+            size=source.size,
+            mtime_ns=source.mtime_ns,
+            fingerprint=video.fingerprint,
+            fps=video.end.fps if video.end else 0.0,
+            width=video.end.width if video.end else 0,
+            height=video.end.height if video.end else 0,
+            affect=affect,
+            time=_joined([c.time for c in chunks], np.zeros(0, np.float64)),
+            valid=valid,
+            face_score=_joined([c.face_score for c in chunks], np.zeros(0, np.float32)),
+            bbox=_joined([c.bbox for c in chunks], np.zeros((0, 4), np.float32)),
+            landmarks=_joined([c.landmarks for c in chunks], np.zeros((0, 5, 2), np.float32)),
+            embedding=embedding,
+            message=str(video.error) if video.error else "",
+        )
+
+
+def _joined(parts: Sequence[NDArray[_T]], empty: NDArray[_T]) -> NDArray[_T]:
+    return np.concatenate(parts) if parts else empty

@@ -206,6 +206,9 @@ def extract(
     fps: Annotated[
         float | None, typer.Option(help="Resample to this rate by time.", show_default="as filmed")
     ] = None,
+    embedding: Annotated[
+        bool, typer.Option("--embedding", help="Keep the extractor's embedding of each face too.")
+    ] = False,
     device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1` or `auto`.")] = "auto",
     batch_size: Annotated[int, typer.Option(help="Faces a call of the extractor.")] = 64,
     threads: Annotated[
@@ -265,6 +268,85 @@ def _show_extract(result: Any) -> None:
 def _show_failures(failures: Mapping[str, str]) -> None:
     for video_id, message in failures.items():
         out.print(f"[red]failed[/] {escape(video_id)}: {escape(message)}", highlight=False)
+
+
+@app.command("train-mma", rich_help_panel="The extractor")
+def train_mma(
+    config: Annotated[Path, typer.Argument(help="YAML: packs, network, schedule.")],
+    data_root: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of the packs named in the configuration; may be repeated."),
+    ] = None,
+    run_dir: Annotated[
+        Path, typer.Option("--out", help="Folder of checkpoint, log, curves and weights.")
+    ] = Path("mma-run"),
+    detector: Annotated[
+        str | None, typer.Option(help="Aligns face crops, e.g. `scrfd:FILE.onnx`.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads of the network.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Train the multi-task affect network (MMA) on packs of labelled faces.
+
+    A label that a data set lacks is unknown, not absent. A run that was killed goes on from its
+    last checkpoint with the same command.
+
+    Example: `feie train-mma mma-lite.yaml --data-root ../shared/data --out mma-run`
+    """
+    values = {
+        "config": config,
+        "data_root": tuple(data_root) if data_root else None,
+        "out": run_dir,
+        "detector": detector,
+        "threads": threads,
+    }
+    again = "the same command goes on from the last checkpoint"
+    _perform("train_mma", values, as_json, _show_train_mma, again)
+
+
+def _show_train_mma(result: Any) -> None:
+    for pack, scores in result.validation.items():
+        figures = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
+        out.print(f"{escape(pack)}: {figures}", highlight=False)
+    out.print(f"{result.steps} steps → {escape(str(result.weights))}", highlight=False)
+
+
+@app.command("evaluate-mma", rich_help_panel="The extractor")
+def evaluate_mma(
+    data: Annotated[Path, typer.Option("--data", help="HDF5 pack of labelled faces.")],
+    weights: Annotated[
+        str, typer.Option(help="Bundled name, or a .safetensors made by `feie train-mma`.")
+    ] = "mma-lite",
+    detector: Annotated[
+        str | None,
+        typer.Option(help="Aligns images that are not 112x112; without it one fixed crop does."),
+    ] = None,
+    held_out: Annotated[
+        float | None, typer.Option(help="Score only the share that training held out.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Bootstrap resamples.")] = 1000,
+    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Score an extractor on every image of a pack: accuracy, F1, CCC, calibration.
+
+    Example: `feie evaluate-mma --data fer2013_val.h5 --json`
+    """
+    _perform("evaluate_mma", _given(locals()), as_json, _show_evaluate_mma)
+
+
+def _show_evaluate_mma(result: Any) -> None:
+    title = f"{escape(result.data)}: {result.n} images, {escape(result.extractor)}"
+    table = _table(title, {"figure": "left", "value": "right", "95 % interval": "left"})
+    for name, value in result.headline().items():
+        interval = result.intervals.get(name)
+        text = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
+        table.add_row(name, f"{value:.3f}", text)
+    for group in (result.recall, result.au_f1):
+        for name, value in group.items():
+            kind = "recall" if group is result.recall else "F1"
+            table.add_row(f"{kind} {name}", f"{value:.3f}", "")
+    out.print(table)
 
 
 @app.command(rich_help_panel="The store")

@@ -34,6 +34,7 @@ class ExtractOptions(BaseModel):
     detector: str | None = None
     faces: Literal["auto", "detect", "aligned"] = "auto"
     fps: float | None = Field(default=None, gt=0)
+    embedding: bool = False
     device: str = "auto"
     batch_size: int = Field(default=64, gt=0)
     threads: int | None = Field(default=None, gt=0)
@@ -122,6 +123,7 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
             detector.load,
             threads=options.threads or max(1, os.cpu_count() or 1),
             batch_size=options.batch_size,
+            embedding=options.embedding,
         )
         named = False
         for done, record in enumerate(engine.records(todo), start=1):
@@ -180,8 +182,8 @@ def _settings(options: ExtractOptions, extractor: Extractor) -> StoreSettings:
     return StoreSettings(
         schema=extractor.schema,
         extractor={"name": extractor.name, "sha256": extractor.sha256},
-        options={"faces": options.faces, "fps": options.fps},
-        embedding_dim=extractor.embedding_dim,
+        options={"faces": options.faces, "fps": options.fps, "embedding": options.embedding},
+        embedding_dim=extractor.embedding_dim if options.embedding else 0,
         versions=library_versions(),
     )
 

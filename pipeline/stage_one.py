@@ -131,6 +131,8 @@ class StageOne:
         Videos decoded and searched for faces at the same time.
     batch_size : int
         Faces in one call of the extractor; fixed, because it fixes the numbers' last bits.
+    embedding : bool
+        Keep the extractor's embedding of each face too.
 
     Attributes
     ----------
@@ -148,8 +150,10 @@ class StageOne:
         *,
         threads: int,
         batch_size: int,
+        embedding: bool = False,
     ) -> None:
         self._extractor = extractor
+        self._embedding_dim = extractor.embedding_dim if embedding else 0
         self._options = options
         self._load_detector = load_detector
         self._threads = threads
@@ -291,8 +295,8 @@ class StageOne:
         affect = np.full((frames, len(self._extractor.schema)), np.nan, np.float32)
         valid = _joined([c.valid for c in chunks], np.zeros(0, np.bool_))
         embedding = None
-        if self._extractor.embedding_dim:
-            embedding = np.full((frames, self._extractor.embedding_dim), np.nan, np.float16)
+        if self._embedding_dim:
+            embedding = np.full((frames, self._embedding_dim), np.nan, np.float16)
         if valid.any():
             affect[valid] = np.concatenate(video.affect)
             if embedding is not None:

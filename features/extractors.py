@@ -1,0 +1,174 @@
+"""Extractors: the frozen models that turn aligned faces into affect vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from feie.features.errors import MissingWeightsError, UsageError
+from feie.features.mma.network import MMANetwork, affect_from_raw, channels_last
+from feie.features.mma.weights import LoadedWeights, load_weights
+from feie.features.schema import AFFECT, Schema
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What an extractor says about a batch of faces.
+
+    Attributes
+    ----------
+    affect : ndarray (b, columns) float32
+        One row a face, columns as in the extractor's schema.
+    embedding : ndarray (b, d) float16 or None
+        The shared embedding, where the extractor gives one.
+    """
+
+    affect: NDArray[np.float32]
+    embedding: NDArray[np.float16] | None
+
+
+class Extractor(Protocol):
+    """A frozen per-frame model.
+
+    Attributes
+    ----------
+    name : str
+        Name that goes into the provenance of a store.
+    sha256 : str
+        Hex digest of the weight file.
+    schema : Schema
+        Columns of the affect vector.
+    input_size : int
+        Side of the aligned faces in pixels.
+    embedding_dim : int
+        Width of the embedding; 0 for none.
+    """
+
+    name: str
+    sha256: str
+    schema: Schema
+    input_size: int
+    embedding_dim: int
+
+    def __call__(self, faces: NDArray[np.uint8]) -> Extraction:
+        """Compute affect vectors of aligned RGB faces (b, 112, 112, 3) in [0, 255]."""
+
+
+class MMAExtractor:
+    """An MMA network as an extractor: faces are scaled to [-1, 1] inside.
+
+    In batches of one fixed size the result of a face depends neither on its neighbours nor on
+    its place (exactly so on a CPU).
+
+    Parameters
+    ----------
+    weights : LoadedWeights
+        Network, name and digest.
+    device : torch.device
+        Where it runs.
+    """
+
+    schema = AFFECT
+    input_size = 112
+
+    def __init__(self, weights: LoadedWeights, device: torch.device) -> None:
+        self.name = weights.name
+        self.sha256 = weights.sha256
+        self.embedding_dim = weights.network.config.embedding
+        self._device = device
+        self._network = channels_last(_fuse(weights.network).to(device))
+
+    def __call__(self, faces: NDArray[np.uint8]) -> Extraction:
+        """Compute affect vectors and embeddings of a batch.
+
+        Parameters
+        ----------
+        faces : ndarray (b, 112, 112, 3) uint8
+            Aligned RGB faces; b may be 0.
+
+        Raises
+        ------
+        UsageError
+            Another shape or type.
+        """
+        shape = (self.input_size, self.input_size, 3)
+        if faces.ndim != 4 or faces.shape[1:] != shape or faces.dtype != np.uint8:
+            raise UsageError(
+                f"{self.name} takes uint8 faces of shape (b, {', '.join(map(str, shape))}), "
+                f"not {faces.dtype} {faces.shape}"
+            )
+        if not len(faces):
+            return Extraction(
+                np.empty((0, len(self.schema)), np.float32),
+                np.empty((0, self.embedding_dim), np.float16),
+            )
+        with torch.inference_mode():
+            # A permuted (b, h, w, c) tensor already is channels-last.
+            x = torch.from_numpy(np.ascontiguousarray(faces)).to(self._device).permute(0, 3, 1, 2)
+            embedding, raw = self._network(x.float().div_(127.5).sub_(1.0))
+            affect = affect_from_raw(raw)
+        return Extraction(affect.cpu().numpy(), embedding.half().cpu().numpy())
+
+
+def _fuse(network: MMANetwork) -> MMANetwork:
+    """Fold every batch norm into the convolution before it: the same numbers, fewer passes."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.Sequential) and len(module) == 2:
+            convolution, norm = module[0], module[1]
+            if isinstance(convolution, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
+                module[0] = fuse_conv_bn_eval(convolution, norm)
+                module[1] = torch.nn.Identity()
+    return network
+
+
+def bundled() -> list[str]:
+    """Names of the weights that come with feie."""
+    folder = files("feie.features.weights")
+    return sorted(
+        Path(item.name).stem for item in folder.iterdir() if item.name.endswith(".safetensors")
+    )
+
+
+def load_extractor(spec: str = "mma-lite", device: str = "cpu") -> Extractor:
+    """Load an extractor by the name of bundled weights or the path of a ``.safetensors`` file.
+
+    Parameters
+    ----------
+    spec : str
+        ``mma-lite``, or a path.
+    device : str
+        A torch device, e.g. ``cpu`` or ``cuda:0``.
+
+    Raises
+    ------
+    MissingWeightsError
+        Neither bundled nor a file.
+    DataError
+        A file that holds no weights of an MMA.
+    UsageError
+        A device that this machine lacks.
+    """
+    if spec in bundled():
+        with as_file(files("feie.features.weights").joinpath(f"{spec}.safetensors")) as path:
+            weights = load_weights(path)
+    elif spec.endswith(".safetensors"):
+        weights = load_weights(Path(spec))
+    else:
+        raise MissingWeightsError(
+            f"no extractor {spec!r}: give a bundled name ({', '.join(bundled())}) "
+            "or the path of a .safetensors file"
+        )
+    try:
+        place = torch.device(device)
+        if place.type == "cuda" and not torch.cuda.is_available():
+            raise UsageError(f"device {device!r}: no CUDA device is usable here; use cpu")
+    except RuntimeError as error:
+        raise UsageError(f"device {device!r} is unknown to torch; use cpu or cuda:0") from error
+    return MMAExtractor(weights, place)

@@ -1,0 +1,228 @@
+"""The configuration of a training run of the MMA, as YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from feie.features.errors import DataError, UsageError
+from feie.features.mma.augment import AugmentConfig
+from feie.features.mma.network import NETWORKS, NetworkConfig
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PartConfig(_Strict):
+    """A fixed part of a pack, chosen by a hash of each image's name.
+
+    Attributes
+    ----------
+    held_out : float
+        Share of the images that is held out.
+    keep : {"train", "held-out"}
+        Which side this is.
+    """
+
+    held_out: float = Field(gt=0, lt=1)
+    keep: Literal["train", "held-out"]
+
+
+class PackConfig(_Strict):
+    """One pack of faces.
+
+    Attributes
+    ----------
+    pack : str
+        Path of the HDF5 file, relative to one of the data roots.
+    part : PartConfig, optional
+        Use only a part of it.
+    crops : {"fixed", "detected"}
+        How images that are not 112x112 are aligned; ``detected`` needs a detector.
+    """
+
+    pack: str
+    part: PartConfig | None = None
+    crops: Literal["fixed", "detected"] = "fixed"
+
+
+class SourceConfig(PackConfig):
+    """A pack to learn from.
+
+    Attributes
+    ----------
+    proportion : float
+        Share of every batch, relative to the other sources.
+    balance : float
+        0 draws images as they come, 1 all expressions equally often; between, by the count of
+        the image's expression to the power of minus this.
+    valence_arousal : {"pack", "expression", "none"}
+        Labels of the pack, the weak rule of `weak_valence_arousal`, or nothing.
+    """
+
+    proportion: float = Field(gt=0)
+    balance: float = Field(default=0.0, ge=0, le=1)
+    valence_arousal: Literal["pack", "expression", "none"] = "pack"
+
+
+class PhaseConfig(_Strict):
+    """Some steps at one image size.
+
+    Attributes
+    ----------
+    steps : int
+        Optimiser steps.
+    size : int
+        Side of the images in pixels.
+    batch : int
+        Images a step.
+    """
+
+    steps: int = Field(gt=0)
+    size: int = Field(ge=32, le=112)
+    batch: int = Field(ge=2)
+
+
+class LossConfig(_Strict):
+    """Weights and forms of the four losses.
+
+    Attributes
+    ----------
+    ccc, cce, bce, dm : float
+        Weights of L_CCC, L_CCE, L_BCE and L_DM; the paper has 1 for each.
+    smoothing : float
+        Label smoothing of L_CCE.
+    matching : {"nll", "bce"}
+        Form of L_DM: Eq. 2 of the paper, or with the term that pushes units down.
+    match_annotated : bool
+        Whether L_DM also counts for action units that the image's own labels state.
+    """
+
+    ccc: float = Field(default=1.0, ge=0)
+    cce: float = Field(default=1.0, ge=0)
+    bce: float = Field(default=1.0, ge=0)
+    dm: float = Field(default=1.0, ge=0)
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    matching: Literal["nll", "bce"] = "nll"
+    match_annotated: bool = True
+
+
+class OptimiserConfig(_Strict):
+    """AdamW with a linear warm-up, then half a cosine to zero, and an average of the weights.
+
+    Attributes
+    ----------
+    lr : float
+        Highest learning rate.
+    weight_decay : float
+        Of weight matrices and kernels; not of biases and batch norm.
+    warmup : float
+        Share of all steps.
+    ema : float
+        Decay of the exponential moving average that is validated and exported.
+    """
+
+    lr: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    ema: float = Field(default=0.999, ge=0, lt=1)
+
+
+class MmaConfig(_Strict):
+    """A whole training run.
+
+    Attributes
+    ----------
+    name : str
+        Name of the extractor that results.
+    network : NetworkConfig
+        Or, in YAML, the name of one of `NETWORKS`.
+    sources, validation : dict
+        Packs to learn from and packs to be measured on, by name.
+    phases : tuple of PhaseConfig
+        One after the other, under one learning-rate schedule.
+    precision : {"fp32", "bf16"}
+        bf16 runs the network under autocast; weights and losses stay fp32.
+    seed : int
+        Fixes initial weights, draws and augmentation.
+    log_every, validate_every : int
+        Steps between lines of the log, and between validations with a checkpoint.
+    """
+
+    name: str
+    network: NetworkConfig
+    sources: dict[str, SourceConfig] = Field(min_length=1)
+    validation: dict[str, PackConfig] = Field(default_factory=dict)
+    phases: tuple[PhaseConfig, ...] = Field(min_length=1)
+    losses: LossConfig = LossConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    augment: AugmentConfig = AugmentConfig()
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = Field(default=0, ge=0)
+    log_every: int = Field(default=50, gt=0)
+    validate_every: int = Field(default=1000, gt=0)
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _named_network(cls, value: object) -> object:
+        if isinstance(value, str):
+            if value not in NETWORKS:
+                raise ValueError(f"unknown network {value!r}; known: {', '.join(NETWORKS)}")
+            return NETWORKS[value]
+        return value
+
+    @property
+    def steps(self) -> int:
+        """Steps of all phases together."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase_at(self, step: int) -> PhaseConfig:
+        """Give the phase to which a step (from 0) belongs."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase
+            step -= phase.steps
+        return self.phases[-1]
+
+
+def read_config(path: Path) -> MmaConfig:
+    """Read and check a training configuration.
+
+    Raises
+    ------
+    UsageError
+        No such file, not YAML, or values that make no sense, with the place of each.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"no training configuration at {path}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not YAML: {error}") from error
+    try:
+        return MmaConfig.model_validate(content)
+    except ValidationError as error:
+        places = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'top level'}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise UsageError(f"{path}: {places}") from error
+
+
+def find_pack(name: str, roots: tuple[Path, ...]) -> Path:
+    """Find a pack below the first data root that holds it.
+
+    Raises
+    ------
+    DataError
+        None of them does.
+    """
+    for root in roots:
+        if (root / name).is_file():
+            return root / name
+    tried = ", ".join(str(root) for root in roots) or "no data root given"
+    raise DataError(f"pack {name} is in none of the data roots ({tried}): add one with --data-root")

@@ -1,0 +1,134 @@
+"""The four losses of the MMA, each masked to the samples that carry the annotation.
+
+A batch in which nobody carries an annotation gives exactly zero, with zero gradients.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_EPSILON = 1e-8
+
+
+def concordance(prediction: Tensor, target: Tensor) -> Tensor:
+    """Concordance correlation coefficient of two vectors, with population moments.
+
+    Parameters
+    ----------
+    prediction, target : Tensor (n,)
+        At least one value; two constant vectors give 0, never NaN.
+
+    Returns
+    -------
+    Tensor ()
+        2 cov / (var + var + (difference of means)^2), in [-1, 1].
+    """
+    dp, dt = prediction - prediction.mean(), target - target.mean()
+    gap = prediction.mean() - target.mean()
+    spread = dp.square().mean() + dt.square().mean() + gap.square()
+    return 2 * (dp * dt).mean() / (spread + _EPSILON)
+
+
+def ccc_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """L_CCC = 1 - (CCC_valence + CCC_arousal) / 2 over the samples that carry VA.
+
+    Parameters
+    ----------
+    prediction : Tensor (b, 2)
+        Valence and arousal in [-1, 1].
+    target : Tensor (b, 2)
+        Annotations; NaN where unknown. A sample counts when both are known.
+
+    Returns
+    -------
+    Tensor ()
+        Zero where fewer than two samples carry VA (no correlation exists).
+    """
+    known = ~torch.isnan(target).any(dim=1)
+    if int(known.sum()) < 2:
+        return prediction.sum() * 0.0
+    p, t = prediction[known], target[known]
+    return 1 - (concordance(p[:, 0], t[:, 0]) + concordance(p[:, 1], t[:, 1])) / 2
+
+
+def expression_loss(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
+    """L_CCE: categorical cross-entropy over the samples that carry an expression.
+
+    Parameters
+    ----------
+    logits : Tensor (b, 7)
+        Expression outputs before the softmax.
+    target : Tensor (b,) int64
+        Index of the expression; -1 where unknown.
+    smoothing : float
+        Share of the target's mass spread evenly over the classes.
+    """
+    known = target >= 0
+    if not bool(known.any()):
+        return logits.sum() * 0.0
+    return F.cross_entropy(logits[known], target[known], label_smoothing=smoothing)
+
+
+def action_unit_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """L_BCE: binary cross-entropy over the annotated action units only.
+
+    An action unit that a data set does not annotate is unknown, not absent.
+
+    Parameters
+    ----------
+    logits : Tensor (b, 17)
+        Action-unit outputs before the logistic function.
+    target : Tensor (b, 17)
+        Activations in [0, 1] (soft targets allowed); NaN where unknown.
+    """
+    known = ~torch.isnan(target)
+    if not bool(known.any()):
+        return logits.sum() * 0.0
+    return F.binary_cross_entropy_with_logits(logits[known], target[known])
+
+
+def matching_loss(
+    expression: Tensor,
+    unit_logits: Tensor,
+    relations: Tensor,
+    form: Literal["nll", "bce"] = "nll",
+    counted: Tensor | None = None,
+) -> Tensor:
+    """L_DM, distribution matching between expressions and action units (Eq. 1-2).
+
+    r'_AU = sum over expressions of r_expr * r_AU|expr. Form ``nll`` is the paper's
+    -sum_AU r'_AU log r_AU; ``bce`` adds -(1 - r'_AU) log(1 - r_AU), so that action units which
+    the expression does not entail are pushed down too. Summed over action units, averaged over
+    the batch. Every sample counts, labelled or not.
+
+    Parameters
+    ----------
+    expression : Tensor (b, 7)
+        Expression probabilities r_expr.
+    unit_logits : Tensor (b, 17)
+        Action-unit outputs before the logistic function.
+    relations : Tensor (7, 17)
+        r_AU|expr, see `feie.features.mma.relations.relation_matrix`.
+    form : {"nll", "bce"}
+        The paper's form, or the full soft-target form.
+    counted : Tensor (b, 17) bool, optional
+        Action units that count; all where not given, as in the paper.
+    """
+    if expression.shape[0] == 0:
+        return unit_logits.sum() * 0.0
+    entailed = entailed_units(expression, relations)
+    loss = -entailed * F.logsigmoid(unit_logits)
+    if form == "bce":
+        loss = loss - (1 - entailed) * F.logsigmoid(-unit_logits)
+    if counted is not None:
+        loss = torch.where(counted, loss, 0.0)
+    return loss.sum(dim=1).mean()
+
+
+def entailed_units(expression: Tensor, relations: Tensor) -> Tensor:
+    """Eq. 1: r'_AU (b, 17) from expression probabilities (b, 7) and relations (7, 17)."""
+    return (expression @ relations).clamp(0.0, 1.0)

@@ -1,0 +1,134 @@
+"""Figures by which an extractor is judged, with bootstrap intervals (Table 5 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def concordance(prediction: Array, target: Array) -> float:
+    """Concordance correlation coefficient with population moments; NaN for fewer than two values.
+
+    Two constant vectors have no concordance: 0.
+    """
+    if len(prediction) < 2:
+        return float("nan")
+    gap = prediction.mean() - target.mean()
+    spread = prediction.var() + target.var() + gap**2
+    covariance = ((prediction - prediction.mean()) * (target - target.mean())).mean()
+    return float(2 * covariance / spread) if spread > 0 else 0.0
+
+
+def confusion(
+    predicted: NDArray[np.int64], target: NDArray[np.int64], classes: int
+) -> NDArray[np.int64]:
+    """Count (classes, classes): rows are what is true, columns what was predicted."""
+    flat = np.bincount(target * classes + predicted, minlength=classes * classes)
+    return flat.reshape(classes, classes).astype(np.int64)
+
+
+def accuracy(counts: NDArray[np.int64]) -> float:
+    """Share of a confusion matrix that lies on the diagonal; NaN where it is empty."""
+    total = int(counts.sum())
+    return float(np.trace(counts) / total) if total else float("nan")
+
+
+def recalls(counts: NDArray[np.int64]) -> Array:
+    """Recall of each class; NaN for a class that does not occur."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.diag(counts) / counts.sum(axis=1), dtype=np.float64)
+
+
+def balanced_accuracy(counts: NDArray[np.int64]) -> float:
+    """Mean recall over the classes that occur; NaN where none does."""
+    values = recalls(counts)
+    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+
+
+def macro_f1(counts: NDArray[np.int64]) -> float:
+    """Mean F1 over the classes that occur or were predicted; NaN where there is none."""
+    hits = np.diag(counts)
+    touched = counts.sum(axis=0) + counts.sum(axis=1)
+    present = touched > 0
+    return float((2 * hits[present] / touched[present]).mean()) if present.any() else float("nan")
+
+
+def calibration_error(probability: Array, target: NDArray[np.int64], bins: int = 15) -> float:
+    """Compute the expected calibration error of the predicted class.
+
+    Parameters
+    ----------
+    probability : ndarray (n, classes)
+        Rows sum to one.
+    target : ndarray (n,)
+        True classes.
+    bins : int
+        Bins of equal width over the confidence.
+
+    Returns
+    -------
+    float
+        Mean gap between confidence and accuracy, weighted by the bins' counts; NaN for n = 0.
+    """
+    if not len(target):
+        return float("nan")
+    confidence = probability.max(axis=1)
+    right = (probability.argmax(axis=1) == target).astype(np.float64)
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gap = np.bincount(place, weights=right - confidence, minlength=bins)
+    return float(np.abs(gap).sum() / len(target))
+
+
+def unit_f1(probability: Array, target: Array, threshold: float = 0.5) -> Array:
+    """F1 of each action unit over the samples that are annotated for it.
+
+    Parameters
+    ----------
+    probability, target : ndarray (n, units)
+        Both cut at the threshold; NaN in `target` is unknown.
+
+    Returns
+    -------
+    ndarray (units,)
+        NaN for a unit that never occurs among the annotated (F1 says nothing there).
+    """
+    known = ~np.isnan(target)
+    true = known & (np.nan_to_num(target) >= threshold)
+    said = known & (probability >= threshold)
+    hits = (true & said).sum(axis=0)
+    touched = true.sum(axis=0) + said.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.where(true.any(axis=0), 2 * hits / np.maximum(touched, 1), np.nan)
+
+
+def bootstrap(
+    score: Callable[[NDArray[np.int64]], float], n: int, repeats: int = 1000, seed: int = 0
+) -> tuple[float, float] | None:
+    """95 % percentile interval of a score over samples drawn with replacement.
+
+    Parameters
+    ----------
+    score : callable
+        From the indices (n,) of a resample to a figure.
+    n : int
+        Number of samples.
+    repeats, seed : int
+        Resamples, and where they start.
+
+    Returns
+    -------
+    (low, high) or None
+        None where the score is undefined in every resample.
+    """
+    if n == 0:
+        return None
+    rng = np.random.default_rng(seed)
+    values = np.array([score(rng.integers(0, n, n)) for _ in range(repeats)])
+    if np.isnan(values).all():
+        return None
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,184 @@
+"""Scores of predictions on a pack: every figure that its labels allow."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from feie.features.mma import metrics
+from feie.features.mma.packs import Pack
+from feie.features.schema import ACTION_UNITS, AFFECT, EXPRESSIONS, VALENCE_AROUSAL
+
+Interval = tuple[float, float] | None
+
+
+class Scores(BaseModel):
+    """Figures of an extractor on a pack; None where the pack lacks the labels.
+
+    Attributes
+    ----------
+    n : int
+        Images in the pack, all of them.
+    n_expression : int
+        Images whose expression is one of the seven; the expression figures are over these.
+    outside : dict of str to int
+        Labels outside the seven, left out of the expression figures.
+    accuracy, balanced_accuracy, macro_f1, ece : float or None
+        Of the expressions; ECE is the expected calibration error over 15 bins.
+    ccc_valence, ccc_arousal, ccc_va : float or None
+        Concordance, and the mean of the two.
+    au_f1_mean : float or None
+        Mean F1 at 0.5 over the action units that occur among the annotated.
+    au_f1 : dict of str to float
+        F1 of each of them.
+    intervals : dict of str to (float, float)
+        Bootstrap 95 % intervals over images.
+    recall : dict of str to float
+        Of each expression that occurs.
+    confusion : dict of str to dict of str to int
+        True expression to predicted expression to count.
+    """
+
+    n: int
+    n_expression: int
+    outside: dict[str, int]
+    accuracy: float | None = None
+    balanced_accuracy: float | None = None
+    macro_f1: float | None = None
+    ece: float | None = None
+    ccc_valence: float | None = None
+    ccc_arousal: float | None = None
+    ccc_va: float | None = None
+    au_f1_mean: float | None = None
+    au_f1: dict[str, float] = {}
+    intervals: dict[str, Interval] = {}
+    recall: dict[str, float] = {}
+    confusion: dict[str, dict[str, int]] = {}
+
+    def headline(self) -> dict[str, float]:
+        """Give the figures worth a line of a log."""
+        names = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "ccc_va", "au_f1_mean")
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def score_pack(pack: Pack, affect: NDArray[np.float32], repeats: int = 1000) -> Scores:
+    """Score affect vectors against the labels of a pack.
+
+    Parameters
+    ----------
+    pack : Pack
+        Labels.
+    affect : ndarray (n, 26)
+        Predictions, one row an image of the pack.
+    repeats : int
+        Bootstrap resamples; 0 for no intervals.
+    """
+    values = affect.astype(np.float64)
+    fields: dict[str, object] = {
+        "n": len(pack),
+        "n_expression": int((pack.expression >= 0).sum()),
+        "outside": pack.outside,
+    }
+    intervals: dict[str, Interval] = {}
+    for part in (
+        _expression(pack, values[:, slice(*AFFECT.groups["expr"])], repeats),
+        _valence_arousal(pack, values[:, slice(*AFFECT.groups["va"])], repeats),
+        _units(pack, values[:, slice(*AFFECT.groups["au"])], repeats),
+    ):
+        figures, ranges = part
+        fields |= figures
+        intervals |= ranges
+    return Scores.model_validate(fields | {"intervals": intervals})
+
+
+_Part = tuple[dict[str, object], dict[str, Interval]]
+
+
+def _expression(pack: Pack, probability: metrics.Array, repeats: int) -> _Part:
+    known = pack.expression >= 0
+    if not known.any():
+        return {}, {}
+    probability, target = probability[known], pack.expression[known]
+    predicted = probability.argmax(axis=1).astype(np.int64)
+    classes = len(EXPRESSIONS)
+    counts = metrics.confusion(predicted, target, classes)
+    figures = {
+        "accuracy": metrics.accuracy,
+        "balanced_accuracy": metrics.balanced_accuracy,
+        "macro_f1": metrics.macro_f1,
+    }
+    recall = metrics.recalls(counts)
+    fields: dict[str, object] = {name: figure(counts) for name, figure in figures.items()}
+    fields |= {
+        "ece": metrics.calibration_error(probability, target),
+        "recall": {
+            name: float(value)
+            for name, value in zip(EXPRESSIONS, recall, strict=True)
+            if not math.isnan(value)
+        },
+        "confusion": {
+            name: dict(zip(EXPRESSIONS, map(int, row), strict=True))
+            for name, row in zip(EXPRESSIONS, counts, strict=True)
+        },
+    }
+    if not repeats:
+        return fields, {}
+    intervals = {
+        name: metrics.bootstrap(
+            lambda rows, figure=figure: figure(  # type: ignore[misc]
+                metrics.confusion(predicted[rows], target[rows], classes)
+            ),
+            len(target),
+            repeats,
+        )
+        for name, figure in figures.items()
+    }
+    return fields, intervals
+
+
+def _valence_arousal(pack: Pack, prediction: metrics.Array, repeats: int) -> _Part:
+    known = ~np.isnan(pack.valence_arousal).any(axis=1)
+    if known.sum() < 2:
+        return {}, {}
+    p, t = prediction[known], pack.valence_arousal[known].astype(np.float64)
+    fields: dict[str, object] = {}
+    intervals: dict[str, Interval] = {}
+    for column, name in enumerate(VALENCE_AROUSAL):
+        x, y = p[:, column], t[:, column]
+        fields[f"ccc_{name}"] = metrics.concordance(x, y)
+        if repeats:
+            intervals[f"ccc_{name}"] = metrics.bootstrap(
+                lambda rows, x=x, y=y: metrics.concordance(x[rows], y[rows]),  # type: ignore[misc]
+                len(x),
+                repeats,
+            )
+    fields["ccc_va"] = sum(metrics.concordance(p[:, i], t[:, i]) for i in (0, 1)) / 2
+    return fields, intervals
+
+
+def _units(pack: Pack, probability: metrics.Array, repeats: int) -> _Part:
+    target = pack.units.astype(np.float64)
+    scores = metrics.unit_f1(probability, target)
+    if np.isnan(scores).all():
+        return {}, {}
+    annotated = np.flatnonzero((~np.isnan(target)).any(axis=1))
+    fields: dict[str, object] = {
+        "au_f1_mean": float(np.nanmean(scores)),
+        "au_f1": {
+            name: float(value)
+            for name, value in zip(ACTION_UNITS, scores, strict=True)
+            if not math.isnan(value)
+        },
+    }
+    if not repeats:
+        return fields, {}
+
+    def resampled(rows: NDArray[np.int64]) -> float:
+        values = metrics.unit_f1(probability[annotated[rows]], target[annotated[rows]])
+        return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+
+    return fields, {"au_f1_mean": metrics.bootstrap(resampled, len(annotated), repeats)}

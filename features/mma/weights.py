@@ -1,0 +1,93 @@
+"""Weights of an MMA as one safetensors file that says itself what it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from feie.features.errors import DataError, MissingWeightsError
+from feie.features.mma.network import MMANetwork, NetworkConfig
+from feie.features.schema import AFFECT
+
+FORMAT = "feie-mma-1"
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """A network in evaluation mode, its name and the sha256 of its file."""
+
+    name: str
+    sha256: str
+    network: MMANetwork
+
+
+def save_weights(path: Path, name: str, network: MMANetwork, notes: dict[str, str]) -> None:
+    """Write weights atomically; kernels and matrices as float16, the rest as float32.
+
+    Parameters
+    ----------
+    path : Path
+        The ``.safetensors`` file.
+    name : str
+        Name of the extractor.
+    network : MMANetwork
+        Weights and configuration.
+    notes : dict of str to str
+        More metadata, e.g. the training configuration.
+    """
+    tensors = {}
+    for key, value in network.state_dict().items():
+        stored = value.half() if value.ndim > 1 else value
+        tensors[key] = stored.contiguous()
+    metadata = notes | {
+        "format": FORMAT,
+        "name": name,
+        "network": network.config.model_dump_json(),
+        "columns": json.dumps(AFFECT.columns),
+        "input": "112x112 RGB, ArcFace template, scaled to [-1, 1]",
+    }
+    temporary = path.with_suffix(".partial")
+    save_file(tensors, temporary, metadata)
+    os.replace(temporary, path)
+
+
+def load_weights(path: Path) -> LoadedWeights:
+    """Read a network from its weights.
+
+    Raises
+    ------
+    MissingWeightsError
+        No such file.
+    DataError
+        Not weights of an MMA, or of other columns, or damaged.
+    """
+    if not path.is_file():
+        raise MissingWeightsError(
+            f"no weights at {path}: give the path of a .safetensors file that train-mma wrote, "
+            "or the name of bundled weights"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is no readable safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise DataError(f"{path} holds no MMA weights (its metadata lack format {FORMAT})")
+    if tuple(json.loads(metadata.get("columns", "[]"))) != AFFECT.columns:
+        raise DataError(f"{path} has other output columns than this version of feie")
+    try:
+        network = MMANetwork(NetworkConfig.model_validate_json(metadata["network"]))
+        network.load_state_dict(tensors)
+    except (KeyError, ValidationError, RuntimeError) as error:
+        raise DataError(f"{path} is damaged: its network cannot be rebuilt ({error})") from error
+    network.eval().requires_grad_(False)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return LoadedWeights(metadata.get("name", path.stem), digest, network)

@@ -1,0 +1,278 @@
+"""Networks, extractors, and training that goes on after a kill as if nothing had happened."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from feie.features.errors import DataError, MissingWeightsError, UsageError
+from feie.features.extractors import bundled, load_extractor
+from feie.features.mma.config import MmaConfig, read_config
+from feie.features.mma.network import MMA_BASE, MMA_LITE, MMANetwork, NetworkConfig
+from feie.features.mma.sampling import Batch
+from feie.features.mma.training import Trainer
+from feie.features.mma.weights import save_weights
+from feie.features.schema import AFFECT
+from feie.pipeline.train_mma import TrainMmaOptions, run
+
+TINY = {"stem": [8, 8], "widths": [8, 16], "depths": [1, 1], "embedding": 8, "dropout": 0.3}
+
+
+def _config(**changes: object) -> dict[str, object]:
+    return {
+        "name": "tiny",
+        "network": TINY,
+        "sources": {
+            "faces": {"pack": "faces.h5", "proportion": 2, "valence_arousal": "expression"},
+            "renders": {"pack": "renders.h5", "proportion": 1, "balance": 0.5},
+        },
+        "validation": {"faces": {"pack": "faces.h5"}},
+        "phases": [{"steps": 4, "size": 32, "batch": 12}, {"steps": 4, "size": 48, "batch": 9}],
+        "log_every": 2,
+        "validate_every": 2,
+    } | changes
+
+
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packs")
+    rng = np.random.default_rng(0)
+    for name, side, count in (("faces", 48, 20), ("renders", 112, 10)):
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            rows = file.create_dataset("jpeg", (count,), h5py.vlen_dtype(np.uint8))
+            for i in range(count):
+                image = rng.integers(0, 255, (side, side, 3), dtype=np.uint8)
+                rows[i] = cv2.imencode(".jpg", image)[1].reshape(-1)
+            if name == "faces":
+                file["expression"] = np.arange(count) % 7
+            else:
+                file["au"] = rng.random((count, 17))
+                file["valence"], file["arousal"] = rng.uniform(-1, 1, (2, count))
+    return folder
+
+
+def _options(folder: Path, out: Path, **changes: object) -> TrainMmaOptions:
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "config.yaml"
+    path.write_text(yaml.safe_dump(_config(**changes)))
+    return TrainMmaOptions(config=path, data_root=(folder,), out=out, threads=1)
+
+
+class _Stop(Exception):
+    pass
+
+
+def test_a_resumed_run_equals_an_undisturbed_one(packs: Path, tmp_path: Path) -> None:
+    whole = run(_options(packs, tmp_path / "whole"))
+
+    def stop(report: object) -> None:
+        # Past the checkpoint of step 4: the work of the steps after it is lost.
+        if getattr(report, "done", 0) == 6 and getattr(report, "stage", "") == "steps":
+            raise _Stop
+
+    options = _options(packs, tmp_path / "cut")
+    with pytest.raises(_Stop):
+        run(options, stop)
+    resumed = run(options)
+    assert resumed.steps == whole.steps == 8
+    for file in ("tiny.safetensors", "checkpoint.safetensors"):
+        ours, theirs = load_file(tmp_path / "cut" / file), load_file(tmp_path / "whole" / file)
+        assert ours.keys() == theirs.keys()
+        for key, value in theirs.items():
+            assert torch.equal(ours[key], value), key
+    assert resumed.validation == whole.validation
+    names = {line.split(",")[1] for line in (tmp_path / "cut" / "log.csv").read_text().split()}
+    assert {"loss", "ccc", "cce", "bce", "dm", "lr", "faces/accuracy"} <= names
+    assert cv2.imread(str(tmp_path / "cut" / "curves.png")) is not None
+    assert whole.images["renders"]["aligned"] == 10
+    assert whole.images["faces"]["fixed"] == 20
+
+
+def test_a_killed_run_goes_on(packs: Path, tmp_path: Path) -> None:
+    """SIGKILL at some instant of a run, then the same command again."""
+    phases = [{"steps": 400, "size": 32, "batch": 6}]
+    options = _options(packs, tmp_path / "run", phases=phases, validate_every=10)
+    code = (
+        "import sys; from feie.pipeline.train_mma import *; "
+        "run(TrainMmaOptions.model_validate_json(sys.argv[1]))"
+    )
+    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
+    job = subprocess.Popen([sys.executable, "-c", code, options.model_dump_json()])
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and job.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(job.pid, signal.SIGKILL)
+    job.wait()
+    trainer = Trainer(read_config(options.config))
+    trainer.restore(checkpoint)
+    assert trainer.step % 10 == 0
+    assert 0 < trainer.step < 400
+
+
+def test_checkpoints_of_other_runs_are_refused(packs: Path, tmp_path: Path) -> None:
+    run(_options(packs, tmp_path, phases=[{"steps": 1, "size": 32, "batch": 6}]))
+    with pytest.raises(DataError, match="another configuration"):
+        run(_options(packs, tmp_path, phases=[{"steps": 2, "size": 32, "batch": 6}]))
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"no")
+    with pytest.raises(DataError, match="cannot be read"):
+        run(_options(packs, tmp_path))
+    with pytest.raises(DataError, match=r"faces\.h5 is in none of the data roots"):
+        run(_options(tmp_path, tmp_path / "elsewhere"))
+
+
+def test_configurations_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    with pytest.raises(UsageError, match="no training configuration"):
+        read_config(path)
+    for changes, message in (
+        ({"colour": 1}, "colour: Extra"),
+        ({"network": "mma-huge"}, "unknown network 'mma-huge'; known: mma-lite, mma-base"),
+        ({"phases": [{"steps": 0, "size": 32, "batch": 4}]}, r"phases\.0\.steps"),
+    ):
+        path.write_text(yaml.safe_dump(_config(**changes)))
+        with pytest.raises(UsageError, match=message):
+            read_config(path)
+    path.write_text("a: [")
+    with pytest.raises(UsageError, match="is not YAML"):
+        read_config(path)
+
+
+def _batch(n: int, size: int) -> Batch:
+    rng = np.random.default_rng(n)
+    return Batch(
+        torch.from_numpy(rng.uniform(-1, 1, (n, 3, size, size)).astype(np.float32)),
+        torch.from_numpy(rng.integers(-1, 7, n)),
+        torch.from_numpy(rng.uniform(-1, 1, (n, 2)).astype(np.float32)),
+        torch.from_numpy(rng.random((n, 17)).astype(np.float32)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("network", "low", "high"), [(MMA_LITE, 1e6, 2.5e6), (MMA_BASE, 23e6, 27e6)]
+)
+def test_both_networks_train(network: NetworkConfig, low: float, high: float) -> None:
+    config = MmaConfig.model_validate(_config(network=network))
+    trainer = Trainer(config)
+    assert low < sum(p.numel() for p in trainer.network.parameters()) < high
+    before = [p.clone() for p in trainer.network.parameters()]
+    for _ in range(2):
+        losses = trainer.advance(_batch(4, 32))
+        assert np.isfinite(list(losses.values())).all()
+    moved = [
+        not torch.equal(a, b) for a, b in zip(before, trainer.network.parameters(), strict=True)
+    ]
+    assert all(moved)
+
+
+def test_an_unlabelled_batch_trains_by_matching_alone() -> None:
+    trainer = Trainer(MmaConfig.model_validate(_config()))
+    batch = Batch(
+        torch.randn(6, 3, 32, 32),
+        torch.full((6,), -1),
+        torch.full((6, 2), torch.nan),
+        torch.full((6, 17), torch.nan),
+    )
+    losses = trainer.advance(batch)
+    assert losses["ccc"] == losses["cce"] == losses["bce"] == 0
+    assert losses["dm"] > 0
+    assert losses["loss"] == pytest.approx(losses["dm"])
+    assert all(torch.isfinite(p).all() for p in trainer.network.parameters())
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with the bundled shape and lively batch norms, untrained."""
+    torch.manual_seed(0)
+    network = MMANetwork(MMA_LITE)
+    for name, value in network.state_dict().items():
+        if name.endswith(("running_mean", "bias")):
+            value.normal_(0, 0.1)
+        elif name.endswith("running_var"):
+            value.uniform_(0.5, 2)
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    save_weights(path, "w", network, {})
+    return path
+
+
+def test_a_face_does_not_depend_on_its_batch(weights: Path) -> None:
+    """In batches of one fixed size a face's result is the same to the bit, wherever it lies."""
+    extractor = load_extractor(str(weights))
+    rng = np.random.default_rng(0)
+    faces = rng.integers(0, 255, (40, 112, 112, 3), dtype=np.uint8)
+    for size in (16, 33):
+        base = extractor(faces[:size])
+        assert base.affect.dtype == np.float32
+        assert base.affect.shape == (size, len(extractor.schema)) == (size, len(AFFECT))
+        assert base.embedding is not None
+        assert base.embedding.dtype == np.float16
+        assert base.embedding.shape == (size, extractor.embedding_dim)
+        order = rng.permutation(size)
+        shuffled = extractor(faces[:size][order])
+        np.testing.assert_array_equal(shuffled.affect, base.affect[order])
+        np.testing.assert_array_equal(shuffled.embedding, base.embedding[order])
+        padded = np.zeros((size, 112, 112, 3), np.uint8)
+        padded[:5] = faces[:5]
+        np.testing.assert_array_equal(extractor(padded).affect[:5], base.affect[:5])
+
+
+def test_extractor_ranges_identity_and_input(weights: Path) -> None:
+    extractor = load_extractor(str(weights))
+    assert extractor.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
+    faces = np.random.default_rng(1).integers(0, 255, (8, 112, 112, 3), dtype=np.uint8)
+    affect = extractor(faces).affect
+    assert np.abs(affect[:, :2]).max() <= 1
+    np.testing.assert_allclose(affect[:, 2:9].sum(axis=1), 1, atol=1e-6)
+    assert ((affect[:, 9:] >= 0) & (affect[:, 9:] <= 1)).all()
+    assert extractor(faces[:0]).affect.shape == (0, 26)
+    for wrong in (faces[:, :64], faces.astype(np.float32), faces[0]):
+        with pytest.raises(UsageError, match="takes uint8 faces"):
+            extractor(wrong)
+
+
+def test_folding_batch_norm_changes_nothing_that_matters(weights: Path) -> None:
+    network = MMANetwork(MMA_LITE)
+    network.load_state_dict(load_file(weights))
+    network.eval()
+    faces = np.random.default_rng(2).integers(0, 255, (4, 112, 112, 3), dtype=np.uint8)
+    x = torch.from_numpy(faces).permute(0, 3, 1, 2).double() / 127.5 - 1
+    with torch.inference_mode():
+        _, raw = network.double()(x)
+    affect = load_extractor(str(weights))(faces).affect
+    np.testing.assert_allclose(affect[:, :2], np.tanh(raw[:, :2].numpy()), atol=1e-4)
+
+
+def test_bad_weights_are_one_clear_error(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingWeightsError, match="no weights at"):
+        load_extractor(str(tmp_path / "none.safetensors"))
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(b"not safetensors")
+    with pytest.raises(DataError, match="no readable safetensors"):
+        load_extractor(str(path))
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(DataError, match="holds no MMA weights"):
+        load_extractor(str(path))
+    with pytest.raises(UsageError, match="device"):
+        load_extractor(str(weights), "nonsense")
+
+
+def test_the_bundled_weights_are_small_and_honest() -> None:
+    assert "mma-lite" in bundled()
+    extractor = load_extractor()
+    assert (extractor.name, extractor.input_size, extractor.schema) == ("mma-lite", 112, AFFECT)
+    folder = Path(sys.modules["feie.features.extractors"].__file__ or "").parent / "weights"
+    assert (folder / "mma-lite.safetensors").stat().st_size < 6e6
+    card = (folder / "mma-lite.md").read_text()
+    assert extractor.sha256 in card
+    config = read_config(folder / "mma-lite.yaml")
+    assert config.name == "mma-lite"

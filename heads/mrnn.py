@@ -1,0 +1,186 @@
+"""MRNN: a masked recurrent network over the frames of a video ([K] 3.2)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from feie.heads.packing import Packing
+from feie.heads.recurrence import recur
+
+
+class MRNNConfig(BaseModel):
+    """Shape of an MRNN.
+
+    Attributes
+    ----------
+    inputs, targets : int
+        Columns in, intensities out.
+    t : int
+        Positions of the concatenation; 480 frames are 16 s at 30 frames/s.
+    cell : {"gru", "lstm"}
+    layers, width : int
+        Recurrent layers and units of each.
+    dense : int
+        Units of the dense layer behind the mask.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inputs: int = Field(ge=1)
+    targets: int = Field(ge=1)
+    t: int = Field(default=480, ge=1)
+    cell: Literal["gru", "lstm"] = "gru"
+    layers: int = Field(default=1, ge=1, le=2)
+    width: int = Field(default=128, ge=1)
+    dense: int = Field(default=32, ge=1)
+
+
+class _MaskedDense(torch.autograd.Function):
+    """z = sum over k < length of h_k W_k, and nothing of what the mask removes.
+
+    Steps that the same videos reach form a segment: one matrix product over (videos, steps *
+    width). Blocks that no video reaches are not read, and their gradient is zero.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, packing: Packing) -> Tensor:
+        width, dense = weight.shape[1:]
+        z = hidden.new_zeros(packing.sizes[0], dense)
+        for a, b, size, row in packing.segments:
+            rows = hidden[row : row + size * (b - a)].view(b - a, size, width)
+            flat = rows.transpose(0, 1).reshape(size, (b - a) * width)
+            z[:size].addmm_(flat, weight[a:b].view(-1, dense))
+        ctx.packing = packing
+        ctx.save_for_backward(hidden, weight)
+        return z
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        packing: Packing = ctx.packing
+        hidden, weight = ctx.saved_tensors
+        width, dense = weight.shape[1:]
+        grad = grad.contiguous()
+        d_hidden, d_weight = torch.empty_like(hidden), torch.empty_like(weight)
+        d_weight[packing.steps :] = 0
+        for a, b, size, row in packing.segments:
+            span, count = slice(row, row + size * (b - a)), b - a
+            flat = hidden[span].view(count, size, width).transpose(0, 1).reshape(size, -1)
+            torch.mm(flat.t(), grad[:size], out=d_weight[a:b].view(-1, dense))
+            back = grad[:size] @ weight[a:b].view(-1, dense).t()
+            d_hidden[span].view(count, size, width).copy_(
+                back.view(size, count, width).transpose(0, 1)
+            )
+        return d_hidden, d_weight, None
+
+
+class MRNN(nn.Module):
+    """Recurrence over frames, mask, dense layer over all t positions, linear output.
+
+    ``z = sum_{k < length} W_k h_k + b``, ``y = V relu(z) + c``: the concatenated outputs of all t
+    positions, zeroed from the length on, times one dense matrix, whose rows are the t blocks W_k.
+
+    Initial weights (ours; [K] does not say): recurrent input matrices Glorot uniform, recurrent
+    matrices orthogonal for each gate, recurrent biases zero (LSTM forget gate one), W_k uniform
+    with variance 1 / (480 width) whatever t is, V Glorot uniform, b and c zero. They are
+    drawn by NumPy from the seed, W last and block by block: a larger t only appends blocks.
+
+    Parameters
+    ----------
+    config : MRNNConfig
+    seed : int
+        Of the initial weights.
+    """
+
+    def __init__(self, config: MRNNConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        gates = 3 if config.cell == "gru" else 4
+        rng = np.random.default_rng([seed, 0x4D524E4E])
+        self.recurrent = nn.ModuleList()
+        for layer in range(config.layers):
+            inputs = config.inputs if layer == 0 else config.width
+            part = nn.ParameterDict(
+                {
+                    "w_input": _glorot(rng, gates * config.width, inputs, fan_out=config.width),
+                    "w_hidden": _orthogonal(rng, gates, config.width),
+                    "b_input": nn.Parameter(torch.zeros(gates * config.width)),
+                    "b_hidden": nn.Parameter(torch.zeros(gates * config.width)),
+                }
+            )
+            if config.cell == "lstm":
+                with torch.no_grad():
+                    part["b_input"][config.width : 2 * config.width] = 1.0
+            self.recurrent.append(part)
+        self.dense_bias = nn.Parameter(torch.zeros(config.dense))
+        self.output_weight = _glorot(rng, config.targets, config.dense, fan_out=config.targets)
+        self.output_bias = nn.Parameter(torch.zeros(config.targets))
+        bound = (3.0 / (480 * config.width)) ** 0.5
+        self.dense_weight = _parameter(
+            rng.uniform(-bound, bound, (config.t, config.width, config.dense))
+        )
+
+    def hidden(self, frames: Tensor, packing: Packing) -> Tensor:
+        """Run the recurrent layers; gives the last one's outputs, packed, shape (rows, width)."""
+        h = frames
+        for part in self.recurrent:
+            assert isinstance(part, nn.ParameterDict)
+            h = recur(
+                self.config.cell,
+                h,
+                part["w_input"],
+                part["w_hidden"],
+                part["b_input"],
+                part["b_hidden"],
+                packing,
+            )
+        return h
+
+    def forward(self, frames: Tensor, packing: Packing) -> Tensor:
+        """Score a batch of videos.
+
+        Parameters
+        ----------
+        frames : Tensor, shape (rows, inputs)
+            Frames packed as `packing` says.
+        packing : Packing
+            Of at most t steps.
+
+        Returns
+        -------
+        Tensor, shape (batch, targets)
+            In the order of ``packing.lengths``.
+
+        Raises
+        ------
+        ValueError
+            A video longer than t.
+        """
+        if packing.steps > self.config.t:
+            raise ValueError(f"a video of {packing.steps} frames is longer than t={self.config.t}")
+        z: Tensor = _MaskedDense.apply(self.hidden(frames, packing), self.dense_weight, packing)  # type: ignore[no-untyped-call]
+        y = torch.relu(z + self.dense_bias) @ self.output_weight.t() + self.output_bias
+        return packing.restore(y)
+
+
+def _parameter(values: np.ndarray[Any, np.dtype[np.float64]]) -> nn.Parameter:
+    return nn.Parameter(torch.from_numpy(values).to(torch.get_default_dtype()))
+
+
+def _glorot(rng: np.random.Generator, rows: int, columns: int, *, fan_out: int) -> nn.Parameter:
+    bound = (6.0 / (columns + fan_out)) ** 0.5
+    return _parameter(rng.uniform(-bound, bound, (rows, columns)))
+
+
+def _orthogonal(rng: np.random.Generator, gates: int, width: int) -> nn.Parameter:
+    blocks = []
+    for _ in range(gates):
+        q, r = np.linalg.qr(rng.standard_normal((width, width)))
+        blocks.append(q * np.sign(np.diag(r)))
+    return _parameter(np.concatenate(blocks))

@@ -1,0 +1,262 @@
+"""From a source to aligned faces, chunk by chunk: decode, detect, follow, align."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from feie.features.align import ALIGNED_SIZE, ARCFACE_TEMPLATE, align_face, is_alignable
+from feie.features.decode import open_reader
+from feie.features.errors import MissingWeightsError, UsageError, VideoError
+from feie.features.faces import Detector, Faces
+from feie.features.frames import FOLDER_FPS, Frame, Image
+from feie.features.sources import Source
+from feie.features.track import MainFace
+
+FaceMode = Literal["auto", "detect", "aligned"]
+DetectorSource = Detector | Callable[[], Detector] | None
+
+
+@dataclass(frozen=True)
+class FaceOptions:
+    """How faces are taken from a source.
+
+    Attributes
+    ----------
+    faces : {"auto", "detect", "aligned"}
+        ``aligned``: every frame is a face crop already, aligned to the ArcFace template; square
+        frames of another size than 112x112 are resized. ``detect``: search every frame.
+        ``auto``: ``aligned`` for sources of 112x112 frames, ``detect`` for all others.
+    fps : float, optional
+        Resample by time to this rate; by default every frame of the source is taken.
+    folder_fps : float
+        Rate that the numbers of image folders count.
+    """
+
+    faces: FaceMode = "auto"
+    fps: float | None = None
+    folder_fps: float = FOLDER_FPS
+
+    def __post_init__(self) -> None:
+        if self.faces not in ("auto", "detect", "aligned"):
+            raise UsageError(f"faces must be auto, detect or aligned, not {self.faces!r}")
+        for rate in (self.fps, self.folder_fps):
+            if rate is not None and not 0 < rate <= 1000:
+                raise UsageError(f"a frame rate must lie in (0, 1000], not {rate}")
+
+
+@dataclass
+class FaceChunk:
+    """The main face of k frames in a row.
+
+    Attributes
+    ----------
+    time : (k,) float64 array
+        Presentation time stamps, s.
+    valid : (k,) bool array
+        Whether the frame shows the main face.
+    face_score : (k,) float32 array
+        Of the detector, in [0, 1]; 1 for aligned input; NaN without a face.
+    bbox : (k, 4) float32 array
+        x0, y0, x1, y1, px of the frame as displayed; the whole frame for aligned input; NaN
+        without a face.
+    landmarks : (k, 5, 2) float32 array
+        px of the frame, in ArcFace's order; the template for aligned input; NaN without a face.
+    aligned : (v, 112, 112, 3) uint8 array
+        Crops, RGB, of the v valid frames in order.
+    """
+
+    time: NDArray[np.float64]
+    valid: NDArray[np.bool_]
+    face_score: NDArray[np.float32]
+    bbox: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    aligned: NDArray[np.uint8]
+
+
+class FaceStream:
+    """The main face of every frame of one source; iterate it once for `FaceChunk` objects.
+
+    Memory is bounded by one chunk, whatever the length of the video. A stream belongs to one
+    thread; several streams in several threads may share one detector.
+
+    Parameters
+    ----------
+    source : Source
+        What to read.
+    options : FaceOptions
+        How.
+    detector : Detector, or function that gives one, or None
+        Asked for only when frames have to be searched, so that aligned input needs no weights.
+    size : int
+        Frames in a chunk; the last may be shorter.
+
+    Attributes
+    ----------
+    width, height : int
+        Of the first frame as displayed, px.
+    mode : {"detect", "aligned"}
+        What is done with this source.
+
+    Raises
+    ------
+    VideoError
+        On opening, see `decode.VideoReader` and `frames.FolderReader`; ``not-aligned`` when
+        aligned faces are expected and frames are not square. While iterating: ``truncated``
+        and ``broken``, after the last chunk that could be read.
+    MissingWeightsError
+        Frames have to be searched and there is no detector.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        options: FaceOptions | None = None,
+        detector: DetectorSource = None,
+        size: int = 64,
+    ) -> None:
+        options = options or FaceOptions()
+        if size < 1:
+            raise UsageError(f"a chunk must hold at least one frame, not {size}")
+        self._name = source.relative
+        self._size = size
+        self._reader = open_reader(source, options.fps, options.folder_fps)
+        self.width, self.height = self._reader.width, self._reader.height
+        crops = self.width == self.height == ALIGNED_SIZE
+        aligned = options.faces == "aligned" or (options.faces == "auto" and crops)
+        self.mode: Literal["detect", "aligned"] = "aligned" if aligned else "detect"
+        try:
+            self._detector = None if aligned else _detector(detector, self._name)
+        except BaseException:
+            self._reader.close()
+            raise
+        self._main = MainFace()
+
+    @property
+    def fps(self) -> float:
+        """Frames a second; the true mean once the stream has been read, see `Reader.fps`."""
+        return self._reader.fps
+
+    @property
+    def corrupt(self) -> int:
+        """Packets or images that did not decode, so far."""
+        return self._reader.corrupt
+
+    def __iter__(self) -> Iterator[FaceChunk]:
+        with self._reader as reader:
+            frames = iter(reader)
+            while batch := [self._face(f) for f in itertools.islice(frames, self._size)]:
+                yield _chunk(batch)
+
+    def close(self) -> None:
+        """Free the source; iterating to the end does so too."""
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _face(self, frame: Frame) -> _Face:
+        if self._detector is None:
+            return _Face(frame.time, *self._given(frame.image))
+        return _Face(frame.time, *self._found(frame.image, self._detector))
+
+    def _given(self, image: Image | None) -> tuple[Faces | None, Image | None]:
+        """Take a frame as the aligned face that it is said to be."""
+        if image is None:
+            return None, None
+        height, width = image.shape[:2]
+        if height != width:
+            raise VideoError(
+                "not-aligned",
+                f"frames of {self._name} are {width}x{height}, and aligned faces are square; "
+                "use --faces detect",
+            )
+        crop = image
+        if width != ALIGNED_SIZE:
+            shrink = width > ALIGNED_SIZE
+            crop = np.asarray(
+                cv2.resize(
+                    image,
+                    (ALIGNED_SIZE, ALIGNED_SIZE),
+                    interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR,
+                ),
+                np.uint8,
+            )
+        face = Faces(
+            np.array([[0, 0, width, height]], np.float32),
+            np.ones(1, np.float32),
+            ARCFACE_TEMPLATE[None] * np.float32(width / ALIGNED_SIZE),
+        )
+        return face, crop
+
+    def _found(self, image: Image | None, detector: Detector) -> tuple[Faces | None, Image | None]:
+        """Search a frame for the main face and align it."""
+        if image is None:
+            self._main.pick(Faces.none(), self.width, self.height)
+            return None, None
+        faces = detector.detect(image)
+        usable = [i for i, points in enumerate(faces.landmarks) if is_alignable(points)]
+        faces = Faces(*(part[usable] for part in faces))
+        chosen = self._main.pick(faces, image.shape[1], image.shape[0])
+        if chosen is None:
+            return None, None
+        face = Faces(*(part[chosen : chosen + 1] for part in faces))
+        return face, align_face(image, face.landmarks[0])
+
+
+@dataclass
+class _Face:
+    time: float
+    face: Faces | None
+    crop: Image | None
+
+
+def face_chunks(
+    source: Source,
+    options: FaceOptions | None = None,
+    detector: DetectorSource = None,
+    size: int = 64,
+) -> Iterator[FaceChunk]:
+    """Iterate over the main face of a source; see `FaceStream`."""
+    with FaceStream(source, options, detector, size) as stream:
+        yield from stream
+
+
+def _detector(given: DetectorSource, name: str) -> Detector:
+    detector = given() if callable(given) else given
+    if detector is None:
+        raise MissingWeightsError(
+            f"{name} has to be searched for faces and there is no detector; give --detector, or "
+            "--faces aligned if its frames are aligned face crops"
+        )
+    return detector
+
+
+def _chunk(batch: list[_Face]) -> FaceChunk:
+    k = len(batch)
+    chunk = FaceChunk(
+        time=np.array([item.time for item in batch], np.float64),
+        valid=np.array([item.face is not None for item in batch], np.bool_),
+        face_score=np.full(k, np.nan, np.float32),
+        bbox=np.full((k, 4), np.nan, np.float32),
+        landmarks=np.full((k, 5, 2), np.nan, np.float32),
+        aligned=np.empty((0, ALIGNED_SIZE, ALIGNED_SIZE, 3), np.uint8),
+    )
+    for row, item in enumerate(batch):
+        if item.face is not None:
+            chunk.bbox[row], chunk.face_score[row], chunk.landmarks[row] = (
+                part[0] for part in item.face
+            )
+    crops = [item.crop for item in batch if item.crop is not None]
+    if crops:
+        chunk.aligned = np.stack(crops)
+    return chunk

@@ -91,7 +91,7 @@ def run(options: EvaluateMmaOptions, progress: ProgressCallback = silent) -> Eva
     affect = np.empty((len(faces), len(extractor.schema)), dtype=np.float32)
     for start in range(0, len(faces), _BATCH):
         part = faces[start : start + _BATCH]
-        rgb = np.ascontiguousarray(np.broadcast_to(part, (*part.shape[:3], 3)))
+        rgb = np.repeat(part, 3 // part.shape[3], axis=3)
         affect[start : start + len(part)] = extractor(rgb).affect
         progress(Progress("images", start + len(part), len(pack)))
     return _result(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,10 +15,13 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from feie.features.detect import load_detector
 from feie.features.mma.config import MmaConfig, read_config
+from feie.features.mma.crops import FaceDetector
 from feie.features.mma.curves import draw_curves
+from feie.features.mma.network import MMANetwork
 from feie.features.mma.packs import Pack
-from feie.features.mma.sampling import Batch, Mixture, load_faces, load_source
+from feie.features.mma.sampling import Batch, Mixture, Source, load_faces, load_source
 from feie.features.mma.scores import score_pack
 from feie.features.mma.training import Trainer, config_digest
 from feie.features.mma.weights import save_weights
@@ -34,8 +38,8 @@ class TrainMmaOptions(BaseModel):
     data_root : tuple of Path
         Folders below which the packs named in the configuration are looked for, in order.
     out : Path
-        Folder of the run: checkpoint, log, curves, weights. A run that was killed goes on from
-        its last checkpoint there.
+        Folder of the run; ``stage-1`` … below it hold checkpoint, log, curves and weights of each
+        stage. A run that was killed goes on from its last checkpoint there.
     detector : str, optional
         For packs with ``crops: detected``, e.g. ``scrfd:FILE``.
     threads : int
@@ -59,17 +63,18 @@ class TrainMmaResult(BaseModel):
     weights : Path
         The exported extractor.
     steps : int
-        Optimiser steps in all.
+        Optimiser steps of the last stage.
     images : dict of str to dict
         How the images of each source were aligned, and how many carry which label.
     validation : dict of str to dict
-        Last figures on each validation pack, by the averaged weights.
+        Last figures on each validation pack, by the averaged weights. Both are of the last
+        stage, and empty where it was complete already.
     """
 
     weights: Path
     steps: int
-    images: dict[str, dict[str, int]]
-    validation: dict[str, dict[str, float]]
+    images: dict[str, dict[str, int]] = {}
+    validation: dict[str, dict[str, float]] = {}
 
 
 def run(options: TrainMmaOptions, progress: ProgressCallback = silent) -> TrainMmaResult:
@@ -81,43 +86,70 @@ def run(options: TrainMmaOptions, progress: ProgressCallback = silent) -> TrainM
         A configuration, pack or checkpoint that cannot be used.
     """
     torch.set_num_threads(options.threads)
-    config = read_config(options.config)
-    options.out.mkdir(parents=True, exist_ok=True)
-    detector = None
+    stages = read_config(options.config)
+    detector = load_detector(options.detector) if options.detector else None
+    network: MMANetwork | None = None
+    for number, config in enumerate(stages, start=1):
+        folder = options.out / f"stage-{number}"
+        folder.mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(config, network)
+        checkpoint = folder / "checkpoint.safetensors"
+        if checkpoint.exists():
+            trainer.restore(checkpoint)
+        network = trainer.average
+        result = TrainMmaResult(weights=_export(folder, trainer), steps=trainer.step)
+        if trainer.step < config.steps:
+            progress(_steps(trainer, message=f"stage {number} of {len(stages)}"))
+            result = _stage(options, trainer, folder, detector, progress)
+    weights = options.out / result.weights.name
+    shutil.copyfile(result.weights, weights)
+    return result.model_copy(update={"weights": weights})
+
+
+def _stage(
+    options: TrainMmaOptions,
+    trainer: Trainer,
+    folder: Path,
+    detector: FaceDetector | None,
+    progress: ProgressCallback,
+) -> TrainMmaResult:
+    config, roots = trainer.config, options.data_root
     sources, images = {}, {}
     for done, (name, source) in enumerate(config.sources.items()):
         progress(Progress("sources", done, len(config.sources), message=f"reading {source.pack}"))
-        sources[name] = load_source(source, options.data_root, detector)
-        images[name] = _summary(sources[name].pack) | vars(sources[name].alignment)
+        sources[name] = load_source(source, roots, detector)
+        images[name] = _summary(sources[name])
     validation = {}
     for name, part in config.validation.items():
-        pack, faces, _ = load_faces(part, options.data_root, detector)
+        pack, faces, _ = load_faces(part, roots, detector)
         validation[name] = (pack, faces)
-    trainer = Trainer(config)
-    checkpoint = options.out / "checkpoint.safetensors"
-    if checkpoint.exists():
-        trainer.restore(checkpoint)
-        progress(
-            Progress(
-                "steps", trainer.step, config.steps, message=f"going on from step {trainer.step}"
-            )
-        )
-    log = _Log(options.out / "log.csv", trainer.step)
+    log = _Log(folder / "log.csv", trainer.step)
     scores: dict[str, dict[str, float]] = {}
     for line in _train(config, trainer, Mixture(config, sources)):
-        progress(Progress("steps", trainer.step, config.steps, info=line))
+        progress(_steps(trainer, line))
         log.add(trainer.step, line)
-        if trainer.step % config.validate_every == 0 or trainer.step == config.steps:
+        if _validates(trainer):
             scores = _validate(trainer, validation)
             for name, figures in scores.items():
                 log.add(trainer.step, {f"{name}/{key}": v for key, v in figures.items()})
                 text = ", ".join(f"{key} {value:.3f}" for key, value in figures.items())
-                progress(Progress("steps", trainer.step, config.steps, message=f"{name}: {text}"))
-            trainer.save(checkpoint)
-            _export(options.out, config, trainer)
-            draw_curves(log.path, options.out / "curves.png")
-    weights = _export(options.out, config, trainer)
-    return TrainMmaResult(weights=weights, steps=trainer.step, images=images, validation=scores)
+                progress(_steps(trainer, message=f"{name}: {text}"))
+            trainer.save(folder / "checkpoint.safetensors")
+            _export(folder, trainer)
+            draw_curves(log.path, folder / "curves.png")
+    return TrainMmaResult(
+        weights=_export(folder, trainer), steps=trainer.step, images=images, validation=scores
+    )
+
+
+def _steps(trainer: Trainer, info: dict[str, float] | None = None, message: str = "") -> Progress:
+    return Progress("steps", trainer.step, trainer.config.steps, info or {}, message)
+
+
+def _validates(trainer: Trainer) -> bool:
+    return trainer.step % trainer.config.validate_every == 0 or (
+        trainer.step == trainer.config.steps
+    )
 
 
 def _train(config: MmaConfig, trainer: Trainer, mixture: Mixture) -> Iterator[dict[str, float]]:
@@ -137,8 +169,7 @@ def _train(config: MmaConfig, trainer: Trainer, mixture: Mixture) -> Iterator[di
             for key, value in trainer.advance(batch).items():
                 sums[key] = sums.get(key, 0.0) + value
             steps, seen = steps + 1, seen + len(batch.faces)
-            validates = trainer.step % config.validate_every == 0 or trainer.step == config.steps
-            if trainer.step % config.log_every == 0 or validates:
+            if trainer.step % config.log_every == 0 or _validates(trainer):
                 seconds = time.monotonic() - started
                 yield {key: value / steps for key, value in sums.items()} | {
                     "lr": rate,
@@ -158,8 +189,9 @@ def _validate(
     return figures
 
 
-def _export(out: Path, config: MmaConfig, trainer: Trainer) -> Path:
-    path = out / f"{config.name}.safetensors"
+def _export(folder: Path, trainer: Trainer) -> Path:
+    config = trainer.config
+    path = folder / f"{config.name}.safetensors"
     notes = {
         "training": json.dumps(config.model_dump(mode="json"), sort_keys=True),
         "training_digest": config_digest(config),
@@ -169,13 +201,14 @@ def _export(out: Path, config: MmaConfig, trainer: Trainer) -> Path:
     return path
 
 
-def _summary(pack: Pack) -> dict[str, int]:
-    return {
+def _summary(source: Source) -> dict[str, int]:
+    pack = source.pack
+    return vars(source.alignment) | {
         "images": len(pack),
         "expression": int((pack.expression >= 0).sum()),
         "outside": sum(pack.outside.values()),
-        "valence_arousal": int((~np.isnan(pack.valence_arousal).any(axis=1)).sum()),
-        "units": int((~np.isnan(pack.units).all(axis=1)).sum()),
+        "valence_arousal": int((~np.isnan(source.valence_arousal).any(axis=1)).sum()),
+        "units": int((~np.isnan(source.units).all(axis=1)).sum()),
     }
 
 

@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 
 from feie.features.errors import DataError, MissingWeightsError, UsageError
 from feie.features.extractors import bundled, load_extractor
-from feie.features.mma.config import MmaConfig, read_config
+from feie.features.mma.config import MmaConfig, SourceConfig, read_config
 from feie.features.mma.network import MMA_BASE, MMA_LITE, MMANetwork, NetworkConfig
-from feie.features.mma.sampling import Batch
+from feie.features.mma.packs import read_units
+from feie.features.mma.sampling import Batch, load_source
 from feie.features.mma.training import Trainer
 from feie.features.mma.weights import save_weights
 from feie.features.schema import AFFECT
@@ -87,16 +88,48 @@ def test_a_resumed_run_equals_an_undisturbed_one(packs: Path, tmp_path: Path) ->
     resumed = run(options)
     assert resumed.steps == whole.steps == 8
     for file in ("tiny.safetensors", "checkpoint.safetensors"):
-        ours, theirs = load_file(tmp_path / "cut" / file), load_file(tmp_path / "whole" / file)
+        ours, theirs = (load_file(tmp_path / name / "stage-1" / file) for name in ("cut", "whole"))
         assert ours.keys() == theirs.keys()
         for key, value in theirs.items():
             assert torch.equal(ours[key], value), key
     assert resumed.validation == whole.validation
-    names = {line.split(",")[1] for line in (tmp_path / "cut" / "log.csv").read_text().split()}
+    names = {
+        line.split(",")[1]
+        for line in (tmp_path / "cut" / "stage-1" / "log.csv").read_text().split()
+    }
     assert {"loss", "ccc", "cce", "bce", "dm", "lr", "faces/accuracy"} <= names
-    assert cv2.imread(str(tmp_path / "cut" / "curves.png")) is not None
+    assert cv2.imread(str(tmp_path / "cut" / "stage-1" / "curves.png")) is not None
     assert whole.images["renders"]["aligned"] == 10
     assert whole.images["faces"]["fixed"] == 20
+
+
+def test_stages_follow_each_other(packs: Path, tmp_path: Path) -> None:
+    """The second stage starts from the first one's average; a complete run is not trained again."""
+    phases = [{"steps": 2, "size": 32, "batch": 9}]
+    stages = [{"phases": phases}, {"phases": phases, "optimiser": {"lr": 1e-9, "ema": 0}}]
+    options = _options(packs, tmp_path, stages=stages)
+    result = run(options)
+    first, second = (load_file(tmp_path / f"stage-{n}" / "tiny.safetensors") for n in (1, 2))
+    torch.testing.assert_close(second["output.weight"], first["output.weight"], rtol=0, atol=1e-6)
+    assert not torch.equal(second["output.bias"], first["output.bias"])
+    again = run(options)
+    assert again.weights.read_bytes() == result.weights.read_bytes()
+    assert load_extractor(str(result.weights)).name == "tiny"
+
+
+def test_a_teacher_fills_in_what_is_not_annotated(packs: Path, tmp_path: Path) -> None:
+    guesses = np.full((2, 17), np.nan)
+    guesses[0, 9] = 0.25
+    with h5py.File(tmp_path / "guesses.h5", "w") as file:
+        file["name"], file["au"] = [b"3", b"nobody"], guesses
+    source = SourceConfig(pack="faces.h5", proportion=1, pseudo_units="guesses.h5")
+    loaded = load_source(source, (packs, tmp_path), None)
+    assert np.argwhere(~np.isnan(loaded.units)).tolist() == [[3, 9]]
+    annotated = source.model_copy(update={"pack": "renders.h5"})
+    loaded = load_source(annotated, (packs, tmp_path), None)
+    np.testing.assert_array_equal(loaded.units, loaded.pack.units)
+    with pytest.raises(DataError, match="needs the datasets 'name' and 'au'"):
+        read_units(packs / "faces.h5")
 
 
 def test_a_killed_run_goes_on(packs: Path, tmp_path: Path) -> None:
@@ -107,14 +140,14 @@ def test_a_killed_run_goes_on(packs: Path, tmp_path: Path) -> None:
         "import sys; from feie.pipeline.train_mma import *; "
         "run(TrainMmaOptions.model_validate_json(sys.argv[1]))"
     )
-    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
+    checkpoint = tmp_path / "run" / "stage-1" / "checkpoint.safetensors"
     job = subprocess.Popen([sys.executable, "-c", code, options.model_dump_json()])
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and job.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(job.pid, signal.SIGKILL)
     job.wait()
-    trainer = Trainer(read_config(options.config))
+    trainer = Trainer(*read_config(options.config))
     trainer.restore(checkpoint)
     assert trainer.step % 10 == 0
     assert 0 < trainer.step < 400
@@ -124,7 +157,7 @@ def test_checkpoints_of_other_runs_are_refused(packs: Path, tmp_path: Path) -> N
     run(_options(packs, tmp_path, phases=[{"steps": 1, "size": 32, "batch": 6}]))
     with pytest.raises(DataError, match="another configuration"):
         run(_options(packs, tmp_path, phases=[{"steps": 2, "size": 32, "batch": 6}]))
-    (tmp_path / "checkpoint.safetensors").write_bytes(b"no")
+    (tmp_path / "stage-1" / "checkpoint.safetensors").write_bytes(b"no")
     with pytest.raises(DataError, match="cannot be read"):
         run(_options(packs, tmp_path))
     with pytest.raises(DataError, match=r"faces\.h5 is in none of the data roots"):
@@ -274,5 +307,5 @@ def test_the_bundled_weights_are_small_and_honest() -> None:
     assert (folder / "mma-lite.safetensors").stat().st_size < 6e6
     card = (folder / "mma-lite.md").read_text()
     assert extractor.sha256 in card
-    config = read_config(folder / "mma-lite.yaml")
-    assert config.name == "mma-lite"
+    for config in read_config(folder / "mma-lite.yaml"):
+        assert (config.name, config.network) == ("mma-lite", MMA_LITE)

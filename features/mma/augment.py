@@ -109,7 +109,9 @@ def _warp(x: Tensor, size: int, config: AugmentConfig, generator: torch.Generato
     ]
     theta = torch.cat([torch.stack(rows, dim=1), shift[:, :, None]], dim=2)
     grid = F.affine_grid(theta, [n, x.shape[1], size, size], align_corners=False)
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    # Stage one leaves black what lies outside the frame; crops of a pack repeat their edges.
+    outside = "zeros" if bool(_chosen(1, 0.3, generator)) else "border"
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode=outside, align_corners=False)
 
 
 def _photometric(x: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:

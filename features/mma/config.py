@@ -1,4 +1,4 @@
-"""The configuration of a training run of the MMA, as YAML."""
+"""The configuration of a training run of the MMA, as YAML: one stage, or several in a row."""
 
 from __future__ import annotations
 
@@ -62,11 +62,15 @@ class SourceConfig(PackConfig):
         the image's expression to the power of minus this.
     valence_arousal : {"pack", "expression", "none"}
         Labels of the pack, the weak rule of `weak_valence_arousal`, or nothing.
+    pseudo_units : str, optional
+        Path of an HDF5 file with ``name`` (n,) and ``au`` (n, 17), a teacher's guesses, joined
+        to the images by name; they fill in what the pack itself does not annotate.
     """
 
     proportion: float = Field(gt=0)
     balance: float = Field(default=0.0, ge=0, le=1)
     valence_arousal: Literal["pack", "expression", "none"] = "pack"
+    pseudo_units: str | None = None
 
 
 class PhaseConfig(_Strict):
@@ -133,7 +137,7 @@ class OptimiserConfig(_Strict):
 
 
 class MmaConfig(_Strict):
-    """A whole training run.
+    """One stage of training.
 
     Attributes
     ----------
@@ -189,8 +193,15 @@ class MmaConfig(_Strict):
         return self.phases[-1]
 
 
-def read_config(path: Path) -> MmaConfig:
+def read_config(path: Path) -> tuple[MmaConfig, ...]:
     """Read and check a training configuration.
+
+    Parameters
+    ----------
+    path : Path
+        YAML of one `MmaConfig`; or with a list ``stages`` in it, each of whose items is laid
+        over the rest to give the configuration of one stage. A stage starts from the averaged
+        weights of the one before.
 
     Raises
     ------
@@ -203,8 +214,12 @@ def read_config(path: Path) -> MmaConfig:
         raise UsageError(f"no training configuration at {path}") from error
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not YAML: {error}") from error
+    stages = [content]
+    if isinstance(content, dict) and isinstance(content.get("stages"), list):
+        rest = {key: value for key, value in content.items() if key != "stages"}
+        stages = [rest | stage for stage in content["stages"] if isinstance(stage, dict)]
     try:
-        return MmaConfig.model_validate(content)
+        return tuple(MmaConfig.model_validate(stage) for stage in stages)
     except ValidationError as error:
         places = "; ".join(
             f"{'.'.join(map(str, item['loc'])) or 'top level'}: {item['msg']}"

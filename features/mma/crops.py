@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from feie.features.align import align_face, is_alignable
 from feie.features.errors import DataError
 from feie.features.mma.packs import Pack
 
@@ -103,13 +104,11 @@ def detected_crop(image: NDArray[np.uint8], detector: FaceDetector) -> NDArray[n
     found = detector.detect(np.asarray(enlarged, dtype=np.uint8))
     if len(found.score) == 0:
         return None
-    landmarks = found.landmarks[int(np.argmax(found.score))].astype(np.float64)
+    landmarks = found.landmarks[int(np.argmax(found.score))]
     eyes = float(np.linalg.norm(landmarks[1] - landmarks[0])) / (scale * side)
-    if not 0.2 <= eyes <= 0.65:
+    if not 0.2 <= eyes <= 0.65 or not is_alignable(landmarks):
         return None
-    from feie.features.align import align_face
-
-    return align_face(np.asarray(enlarged, dtype=np.uint8), landmarks.astype(np.float32))
+    return align_face(np.asarray(enlarged, dtype=np.uint8), landmarks)
 
 
 def pack_faces(

@@ -107,6 +107,28 @@ def read_pack(path: Path) -> Pack:
         raise DataError(f"{path} is not a readable HDF5 file: {error}") from error
 
 
+def read_units(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Read a teacher's action units: ``name`` (n,) and ``au`` (n, 17), NaN where it is unsure.
+
+    Raises
+    ------
+    DataError
+        No such file, or not these two datasets.
+    """
+    if not path.is_file():
+        raise DataError(f"no action units at {path}")
+    try:
+        with h5py.File(path, "r") as file:
+            if "name" not in file or "au" not in file:
+                found = ", ".join(sorted(file)) or "nothing"
+                raise DataError(f"{path} needs the datasets 'name' and 'au'; found: {found}")
+            names = [_text(value) for value in file["name"][:]]
+            units = _units(path, file, len(names))
+    except OSError as error:
+        raise DataError(f"{path} is not a readable HDF5 file: {error}") from error
+    return dict(zip(names, units, strict=True))
+
+
 def _read(path: Path, file: h5py.File) -> Pack:
     if "jpeg" not in file or not isinstance(file["jpeg"], h5py.Dataset):
         found = ", ".join(sorted(file)) or "nothing"

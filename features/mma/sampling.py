@@ -17,7 +17,7 @@ from feie.features.errors import DataError
 from feie.features.mma.augment import augment
 from feie.features.mma.config import MmaConfig, PackConfig, PartConfig, SourceConfig, find_pack
 from feie.features.mma.crops import Alignment, FaceDetector, pack_faces
-from feie.features.mma.packs import Pack, read_pack
+from feie.features.mma.packs import Pack, read_pack, read_units
 from feie.features.schema import EXPRESSIONS
 
 WEAK_VALENCE_AROUSAL: dict[str, tuple[float, float]] = {
@@ -44,13 +44,14 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """A pack with decoded faces and the probability of drawing each."""
+    """A pack with decoded faces, the probability of drawing each, and the labels to learn."""
 
     pack: Pack
     faces: NDArray[np.uint8]
     alignment: Alignment
     cumulative: NDArray[np.float64]
     valence_arousal: NDArray[np.float32]
+    units: NDArray[np.float32]
 
 
 def held_out(names: list[str], share: float) -> NDArray[np.bool_]:
@@ -122,7 +123,13 @@ def load_source(
         valence_arousal = weak_valence_arousal(pack.expression)
     else:
         valence_arousal = np.full((len(pack), 2), np.nan, dtype=np.float32)
-    return Source(pack, faces, alignment, cumulative / cumulative[-1], valence_arousal)
+    units = pack.units
+    if config.pseudo_units is not None:
+        guesses = read_units(find_pack(config.pseudo_units, roots))
+        nothing = np.full(units.shape[1], np.nan, dtype=np.float32)
+        guessed = np.stack([guesses.get(name, nothing) for name in pack.names])
+        units = np.where(np.isnan(units), guessed, units)
+    return Source(pack, faces, alignment, cumulative / cumulative[-1], valence_arousal, units)
 
 
 class Mixture:
@@ -162,7 +169,7 @@ class Mixture:
             faces[start : start + count] = source.faces[rows]
             expression.append(source.pack.expression[rows])
             valence_arousal.append(source.valence_arousal[rows])
-            units.append(source.pack.units[rows])
+            units.append(source.units[rows])
             start += count
         return Batch(
             augment(torch.from_numpy(faces), phase.size, config.augment, generator),

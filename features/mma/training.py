@@ -65,14 +65,20 @@ class Trainer:
     Parameters
     ----------
     config : MmaConfig
-        The run.
+        The stage.
+    initial : MMANetwork, optional
+        Start from its weights instead of at random.
     """
 
-    def __init__(self, config: MmaConfig) -> None:
+    def __init__(self, config: MmaConfig, initial: MMANetwork | None = None) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.step = 0
         self.network = channels_last(MMANetwork(config.network))
+        if initial is not None:
+            if initial.config != config.network:
+                raise DataError("the stages of a configuration need one and the same network")
+            self.network.load_state_dict(initial.state_dict())
         self.average = channels_last(MMANetwork(config.network))
         self.average.load_state_dict(self.network.state_dict())
         self.average.eval().requires_grad_(False)

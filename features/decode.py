@@ -14,6 +14,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from feie.features.containers import is_cut
 from feie.features.errors import UsageError, VideoError
 from feie.features.frames import (
     CORRUPT_SHARE,
@@ -73,18 +74,17 @@ class VideoReader(Reader):
     Rotation and mirroring (display matrix) and non-square pixels are undone.
 
     **Faults.** A packet that does not decode is skipped and counted; frames that the decoder
-    has patched up are kept. At the end the file fails as
+    has patched up are kept. A file fails as
 
-    - ``truncated``, when the packets end earlier than the header promises, by more than three
-      frames or 0.15 s, whichever is more. The promise is the stream's own duration (mp4, mov,
-      avi, and the tag that ffmpeg writes into mkv and webm), against which the video's packets
-      are held, or else the container's, against which those of every stream are held. An mp4 or
-      mov cut before its index cannot be opened and is ``broken``; gif says nothing about its
-      duration but ends in a trailer, whose absence is taken for truncation. MPEG-TS, MPEG-PS
-      and raw streams promise nothing: if they are cut, that cannot be known;
-    - ``broken``, when more than `CORRUPT_SHARE` of its packets did not decode, or reading
-      breaks off with an error in a file that promises no duration;
-    - ``no-frames``, when nothing decoded.
+    - ``truncated``, on opening, when it has fewer bytes than its own structure claims (mp4, mov,
+      mkv, webm, avi, wmv, gif: see `containers.is_cut`); at the end, when the packets end
+      earlier than the header promises, by more than three frames or 0.15 s, whichever is more.
+      The promise is the stream's own duration, against which the video's packets are held, or
+      else the container's, against which those of every stream are held. MPEG-TS and MPEG-PS
+      promise nothing: if they are cut, that cannot be known;
+    - ``broken``, at the end, when more than `CORRUPT_SHARE` of its packets did not decode, or
+      reading broke off with an error in a file that promises no duration;
+    - ``no-frames``, when nothing decodes.
 
     Parameters
     ----------
@@ -104,7 +104,6 @@ class VideoReader(Reader):
     def __init__(self, path: Path, fps: float | None = None) -> None:
         super().__init__(fps)
         self._name = path.name
-        self._path = path
         self._packets = 0
         self._ends: dict[int, float] = {}
         self._read_error = ""
@@ -189,12 +188,7 @@ class VideoReader(Reader):
         promised, reached = self._promise()
         rate = self._nominal_fps
         slack = max(0.15, 3.0 / rate if rate > 0 else 0.0)
-        cut = (
-            not _has_gif_trailer(self._path)
-            if self._container.format.name == "gif"
-            else promised - reached > slack
-        )
-        if cut:
+        if promised - reached > slack:
             found = f"{promised:.2f} s promised, {reached:.2f} s found"
             raise VideoError("truncated", f"{self._name} ends early ({found})")
         if self._read_error and math.isnan(promised):
@@ -230,6 +224,8 @@ def _open(path: Path) -> InputContainer:
         raise VideoError("missing", f"{path.name} cannot be read: {error.strerror}") from error
     if not size:
         raise VideoError("empty", f"{path.name} has 0 bytes")
+    if is_cut(path):
+        raise VideoError("truncated", f"{path.name} has fewer bytes ({size}) than it should")
     try:
         # file: and the whitelist keep names such as "concat:a|b.mp4", and playlists in disguise,
         # from reaching other files or the network.
@@ -260,7 +256,7 @@ def _video_stream(container: InputContainer, name: str) -> VideoStream:
 
 def _nominal_fps(stream: VideoStream) -> float:
     for rate in (stream.average_rate, stream.guessed_rate):
-        if rate and 0.1 <= rate <= 1000:
+        if rate and 0.1 <= rate <= 240:
             return float(rate)
     return math.nan
 
@@ -272,13 +268,6 @@ def _duration_tag(metadata: dict[str, str]) -> float:
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     except ValueError:
         return 0.0
-
-
-def _has_gif_trailer(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - 4096))
-        return file.read().rstrip(b"\0\r\n").endswith(b";")
 
 
 def _pixel_aspect(stream: VideoStream) -> float:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from feie.features.detect import load_detector
 from feie.features.extractors import load_extractor
 from feie.features.mma.config import PartConfig
-from feie.features.mma.crops import Alignment, pack_faces
+from feie.features.mma.crops import CROP_SEARCH, Alignment, pack_faces
 from feie.features.mma.packs import read_pack
 from feie.features.mma.sampling import take_part
 from feie.features.mma.scores import Scores, score_pack
@@ -82,7 +82,7 @@ def run(options: EvaluateMmaOptions, progress: ProgressCallback = silent) -> Eva
         A pack, weights, detector or device that cannot be used.
     """
     extractor = load_extractor(options.weights, options.device)
-    detector = load_detector(options.detector) if options.detector else None
+    detector = load_detector(options.detector, CROP_SEARCH) if options.detector else None
     pack = read_pack(options.data)
     if options.held_out is not None:
         pack = take_part(pack, PartConfig(held_out=options.held_out, keep="held-out"))

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from feie.features.detect import load_detector
+from feie.features.detect import Detector, load_detector
 from feie.features.mma.config import MmaConfig, read_config
-from feie.features.mma.crops import FaceDetector
+from feie.features.mma.crops import CROP_SEARCH
 from feie.features.mma.curves import draw_curves
 from feie.features.mma.network import MMANetwork
 from feie.features.mma.packs import Pack
@@ -87,7 +87,7 @@ def run(options: TrainMmaOptions, progress: ProgressCallback = silent) -> TrainM
     """
     torch.set_num_threads(options.threads)
     stages = read_config(options.config)
-    detector = load_detector(options.detector) if options.detector else None
+    detector = load_detector(options.detector, CROP_SEARCH) if options.detector else None
     network: MMANetwork | None = None
     for number, config in enumerate(stages, start=1):
         folder = options.out / f"stage-{number}"
@@ -110,7 +110,7 @@ def _stage(
     options: TrainMmaOptions,
     trainer: Trainer,
     folder: Path,
-    detector: FaceDetector | None,
+    detector: Detector | None,
     progress: ProgressCallback,
 ) -> TrainMmaResult:
     config, roots = trainer.config, options.data_root

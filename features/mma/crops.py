@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from feie.features.align import align_face, is_alignable
 from feie.features.errors import DataError
+from feie.features.faces import DetectOptions, Detector
 from feie.features.mma.packs import Pack
 
 SIDE = 112
@@ -24,17 +24,10 @@ offset 3.5, 12.0)."""
 _MARGIN = 0.5
 _DETECTION_SIDE = 256
 
-
-class _Found(Protocol):
-    score: NDArray[np.float32]
-    landmarks: NDArray[np.float32]
-
-
-class FaceDetector(Protocol):
-    """What alignment needs of a detector (see `feie.features.detect`)."""
-
-    def detect(self, rgb: NDArray[np.uint8]) -> _Found:
-        """Find faces in an (h, w, 3) image."""
+CROP_SEARCH = DetectOptions(
+    size=_DETECTION_SIDE, retry_sizes=(160, 320), retry_below=0.4, threshold=0.3
+)
+"""How detectors search the enlarged crops of a pack, which nearly all hold a face."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +76,7 @@ def fixed_crop(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(padded, dtype=np.uint8).reshape(*padded.shape[:2], -1)[:SIDE]
 
 
-def detected_crop(image: NDArray[np.uint8], detector: FaceDetector) -> NDArray[np.uint8] | None:
+def detected_crop(image: NDArray[np.uint8], detector: Detector) -> NDArray[np.uint8] | None:
     """Align a face crop (h, w, 3) by a detector's landmarks.
 
     The crop is padded by half its size and enlarged first, since detectors miss faces that are
@@ -111,16 +104,14 @@ def detected_crop(image: NDArray[np.uint8], detector: FaceDetector) -> NDArray[n
     return align_face(np.asarray(enlarged, dtype=np.uint8), landmarks)
 
 
-def pack_faces(
-    pack: Pack, detector: FaceDetector | None = None
-) -> tuple[NDArray[np.uint8], Alignment]:
+def pack_faces(pack: Pack, detector: Detector | None = None) -> tuple[NDArray[np.uint8], Alignment]:
     """Decode every image of a pack to a 112x112 face; none is dropped.
 
     Parameters
     ----------
     pack : Pack
         Images of 112x112 count as aligned, all others as face crops.
-    detector : FaceDetector, optional
+    detector : Detector, optional
         Aligns face crops; where it finds nothing, and without it, the fixed crop does.
 
     Returns

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feie.features.errors import DataError
+from feie.features.faces import Detector
 from feie.features.mma.augment import augment
 from feie.features.mma.config import MmaConfig, PackConfig, PartConfig, SourceConfig, find_pack
-from feie.features.mma.crops import Alignment, FaceDetector, pack_faces
+from feie.features.mma.crops import Alignment, pack_faces
 from feie.features.mma.packs import Pack, read_pack, read_units
 from feie.features.schema import EXPRESSIONS
 
@@ -84,7 +85,7 @@ def take_part(pack: Pack, part: PartConfig | None) -> Pack:
 
 
 def load_faces(
-    config: PackConfig, roots: tuple[Path, ...], detector: FaceDetector | None
+    config: PackConfig, roots: tuple[Path, ...], detector: Detector | None
 ) -> tuple[Pack, NDArray[np.uint8], Alignment]:
     """Read a pack, keep the part asked for, and decode its faces."""
     pack = take_part(read_pack(find_pack(config.pack, roots)), config.part)
@@ -103,9 +104,7 @@ def weak_valence_arousal(expression: NDArray[np.int64]) -> NDArray[np.float32]:
     return values
 
 
-def load_source(
-    config: SourceConfig, roots: tuple[Path, ...], detector: FaceDetector | None
-) -> Source:
+def load_source(config: SourceConfig, roots: tuple[Path, ...], detector: Detector | None) -> Source:
     """Load a pack to learn from.
 
     Raises

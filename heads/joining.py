@@ -1,0 +1,111 @@
+"""Which video of the store belongs to which label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from feie.features.errors import LabelError
+from feie.heads.labels import Labels
+
+
+@dataclass(frozen=True)
+class Join:
+    """Labels that have a video in the store.
+
+    Attributes
+    ----------
+    labels : Labels
+    store_ids : tuple of str
+        The store's id of each label.
+    missing : tuple of str
+        Ids of labels without a video.
+    """
+
+    labels: Labels
+    store_ids: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def join(
+    labels: Labels,
+    ids: Iterable[str],
+    store: str,
+    *,
+    failed: Mapping[str, str] | None = None,
+    tolerance: float = 0.05,
+) -> Join:
+    """Find the video of every label.
+
+    Ids are compared as text first; purely numeric ones then also as numbers, so that ``1`` finds
+    ``00001`` where only one video can be meant.
+
+    Parameters
+    ----------
+    labels : Labels
+    ids : iterable of str
+        Videos of the store that can be used.
+    store : str
+        Its name, for messages.
+    failed : mapping of str to str, optional
+        Videos that the store lists as failed, with the reason.
+    tolerance : float
+        Largest share of labels that may lack a video.
+
+    Raises
+    ------
+    LabelError
+        No label joins, too many do not, or two labels mean the same video.
+    """
+    known = set(ids)
+    by_number: dict[int, list[str]] = {}
+    for video in known:
+        if video.isdecimal():
+            by_number.setdefault(int(video), []).append(video)
+    rows, found, missing, owner = [], [], [], dict[str, str]()
+    for row, label in enumerate(labels.ids):
+        same_number = by_number.get(int(label), []) if label.isdecimal() else []
+        if label in known:
+            video = label
+        elif len(same_number) == 1:
+            video = same_number[0]
+        else:
+            missing.append(label)
+            continue
+        if video in owner:
+            raise LabelError(
+                f"{labels.path}: {owner[video]!r} and {label!r} both mean video {video!r} "
+                f"of {store}"
+            )
+        owner[video] = label
+        rows.append(row)
+        found.append(video)
+    if (missing and len(missing) > tolerance * len(labels)) or not rows:
+        raise LabelError(_no_join(labels, missing, known, store, failed or {}, tolerance))
+    return Join(labels.take(np.array(rows, dtype=np.int64)), tuple(found), tuple(missing))
+
+
+def _no_join(
+    labels: Labels,
+    missing: Sequence[str],
+    known: set[str],
+    store: str,
+    failed: Mapping[str, str],
+    tolerance: float,
+) -> str:
+    share = "none" if len(missing) == len(labels) else f"only {len(labels) - len(missing)}"
+    text = (
+        f"{share} of the {len(labels)} labels of {labels.path} that are needed here "
+        f"have a video in {store}"
+    )
+    if broken := [label for label in missing if label in failed]:
+        text += f"; {len(broken)} of them failed in extraction, e.g. {broken[0]!r}"
+    if lost := [label for label in missing if label not in failed]:
+        text += f"; it lacks {', '.join(map(repr, lost[:3]))}{', …' if len(lost) > 3 else ''}"
+    if known:
+        text += f"; ids in the store look like {', '.join(map(repr, sorted(known)[:2]))}"
+    if len(missing) < len(labels):
+        text += f"; at most {tolerance:.0%} may be missing (--unmatched)"
+    return text

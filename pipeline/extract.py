@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+import torch
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from feie.features.detect import Detector, load_detector
@@ -101,7 +103,7 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
     _refuse_overlap(options)
     if options.dry_run:
         return _plan_only(options, found)
-    extractor = load_extractor(options.extractor, device=options.device)
+    extractor = load_extractor(options.extractor, _device(options.device))
     detector = _Detectors(options)
     started = time.monotonic()
     result = ExtractResult(
@@ -173,6 +175,12 @@ class _Detectors:
         return {"name": detector.name, "sha256": detector.sha256, **detector.options}
 
 
+def _device(asked: str) -> str:
+    if asked != "auto":
+        return asked
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _refuse_overlap(options: ExtractOptions) -> None:
     if options.store.resolve() == options.videos.resolve():
         raise UsageError(f"--store and --videos are the same folder: {options.videos}")
@@ -193,7 +201,7 @@ def _named(found: Discovery) -> list[str]:
 
 
 def _todo(
-    sources: list[Source],
+    sources: Sequence[Source],
     known: pd.DataFrame,
     retry_failed: bool,
     progress: ProgressCallback = silent,
@@ -209,7 +217,7 @@ def _todo(
 
 
 def _is_done(source: Source, row: dict[str, Any] | None, retry_failed: bool) -> bool:
-    if row is None or (row["status"] == FAILED and retry_failed):
+    if row is None or not row["fingerprint"] or (row["status"] == FAILED and retry_failed):
         return False
     if (row["size"], row["mtime_ns"]) == (source.size, source.mtime_ns):
         return True  # as make and rsync judge; reading 25,000 videos again would cost an hour
@@ -219,14 +227,16 @@ def _is_done(source: Source, row: dict[str, Any] | None, retry_failed: bool) -> 
         return False
 
 
-def _failed_before(sources: list[Source], known: pd.DataFrame, todo: set[str]) -> dict[str, str]:
+def _failed_before(
+    sources: Sequence[Source], known: pd.DataFrame, todo: set[str]
+) -> dict[str, str]:
     rows = known[known["status"] == FAILED]["message"].to_dict()
     here = {s.video_id for s in sources} - todo
     return {str(k): str(v) for k, v in rows.items() if k in here}
 
 
 def _plan_only(options: ExtractOptions, found: Discovery) -> ExtractResult:
-    known = pd.DataFrame(columns=["status"])
+    known = pd.DataFrame(columns=["status", "message"])
     if options.store.exists():
         known = open_store(options.store).videos
     todo = _todo(found.sources, known, options.retry_failed)

@@ -20,6 +20,7 @@ from feie.features.store.writer import VideoRecord
 
 _T = TypeVar("_T", bound=np.generic)
 
+CHANGED = "changed"
 _LOOK_AHEAD = 256  # finished videos that may wait for an earlier one: 30 KB each
 
 
@@ -249,6 +250,7 @@ class StageOne:
         with FaceStream(source, self._options, self._get_detector) as stream:
             for chunk in stream:
                 yield _Faces(video, chunk)
+            _refuse_changed(source)
             yield _End(video, stream.fps, stream.width, stream.height)
 
     def _collect(
@@ -306,7 +308,8 @@ class StageOne:
             source=source.relative,
             size=source.size,
             mtime_ns=source.mtime_ns,
-            fingerprint=video.fingerprint,
+            # Without a fingerprint the next run takes it up again.
+            fingerprint="" if video.error and video.error.reason == CHANGED else video.fingerprint,
             fps=video.end.fps if video.end else 0.0,
             width=video.end.width if video.end else 0,
             height=video.end.height if video.end else 0,
@@ -319,6 +322,16 @@ class StageOne:
             embedding=embedding,
             message=str(video.error) if video.error else "",
         )
+
+
+def _refuse_changed(source: Source) -> None:
+    """Refuse numbers that stem from neither the old nor the new bytes of a file."""
+    status = source.path.stat()
+    if source.kind == "video" and (status.st_size, status.st_mtime_ns) != (
+        source.size,
+        source.mtime_ns,
+    ):
+        raise VideoError(CHANGED, f"{source.relative} changed during the run; run again")
 
 
 def _joined(parts: Sequence[NDArray[_T]], empty: NDArray[_T]) -> NDArray[_T]:

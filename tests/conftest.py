@@ -80,3 +80,41 @@ def make_record(video_id: str, frames: int, seed: int = 0, message: str = "") ->
 def record():
     """`make_record`, for tests that need several."""
     return make_record
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory) -> Path:
+    """Weights of a small untrained network: real in every way but in what they know."""
+    import torch
+
+    from feie.features.mma.network import MMANetwork, NetworkConfig
+    from feie.features.mma.weights import save_weights
+
+    torch.manual_seed(0)
+    config = NetworkConfig(stem=(8, 8), widths=(8, 16), depths=(1, 1), embedding=8)
+    path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
+    save_weights(path, "untrained", MMANetwork(config), {})
+    return path
+
+
+def write_clip(path: Path, frames: int, size: tuple[int, int] = (112, 112), seed: int = 0) -> Path:
+    """Encode a short clip of drifting blobs; there is no face in it."""
+    import av
+
+    rng = np.random.default_rng(seed)
+    base = rng.integers(0, 255, (8, 8, 3), np.uint8).repeat(40, 0).repeat(40, 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for i in range(frames):
+            image = np.ascontiguousarray(np.roll(base, 3 * i, 1)[: size[1], : size[0]])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="session")
+def clip():
+    """`write_clip`, for tests that need videos of their own."""
+    return write_clip

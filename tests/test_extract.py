@@ -1,0 +1,193 @@
+"""`feie extract` as a job: what it writes, skips, redoes, refuses and survives."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+from feie.features.errors import MissingWeightsError, StoreMismatchError, UsageError
+from feie.features.extractors import load_extractor
+from feie.features.facestream import FaceOptions, FaceStream
+from feie.features.sources import discover
+from feie.features.store.check import check_store
+from feie.features.store.reader import open_store
+from feie.pipeline import extract
+from feie.pipeline.extract import ExtractOptions
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory, clip):
+    root = tmp_path_factory.mktemp("videos")
+    for i, (name, frames) in enumerate([("b", 9), ("a/x", 70), ("a/y", 1), ("c", 33)]):
+        clip(root / f"{name}.mp4", frames, seed=i)
+    return root
+
+
+def run(videos, store, untrained, **options):
+    given = {"videos": videos, "store": store, "extractor": str(untrained), "threads": 2}
+    return extract.run(ExtractOptions(**{**given, **options}))
+
+
+def test_every_number_equals_the_plain_path(videos, tmp_path, untrained):
+    """Threads, queues and shared batches change nothing: one video, one face at a time."""
+    result = run(videos, tmp_path / "s.zarr", untrained, batch_size=16)
+    assert (result.videos, result.extracted, result.failed, result.frames) == (4, 4, 0, 113)
+    assert result.face_share == 1.0
+    store = open_store(tmp_path / "s.zarr")
+    assert list(store.rows["id"]) == ["a/x", "a/y", "b", "c"]
+    assert check_store(tmp_path / "s.zarr") == []
+    extractor = load_extractor(str(untrained))
+    for source in discover(videos).sources:
+        with FaceStream(source, FaceOptions()) as stream:
+            chunks = list(stream)
+        faces = np.concatenate([c.aligned for c in chunks])
+        plain = np.concatenate([extractor(face[None]).affect for face in faces])
+        np.testing.assert_allclose(store[source.video_id].affect, plain, atol=2e-6)
+        np.testing.assert_array_equal(
+            store[source.video_id].time, np.concatenate([c.time for c in chunks])
+        )
+
+
+def test_threads_and_neighbours_do_not_change_a_bit(videos, tmp_path, untrained):
+    run(videos, tmp_path / "one.zarr", untrained, threads=1)
+    run(videos, tmp_path / "four.zarr", untrained, threads=4)
+    run(videos / "a" / "x.mp4", tmp_path / "alone.zarr", untrained)
+    one, four = open_store(tmp_path / "one.zarr"), open_store(tmp_path / "four.zarr")
+    for video_id in one.ids:
+        np.testing.assert_array_equal(one[video_id].affect, four[video_id].affect)
+    alone = open_store(tmp_path / "alone.zarr")
+    np.testing.assert_array_equal(one["a/x"].affect, alone[alone.ids[0]].affect)
+
+
+def test_done_videos_are_skipped_and_changed_ones_redone(videos, tmp_path, untrained, clip):
+    root, store = tmp_path / "v", tmp_path / "s.zarr"
+    shutil.copytree(videos, root)
+    run(root, store, untrained)
+    again = run(root, store, untrained)
+    assert (again.extracted, again.skipped) == (0, 4)
+    os.utime(root / "b.mp4")  # touched, same bytes
+    assert run(root, store, untrained).skipped == 4
+    clip(root / "b.mp4", 12, seed=9)
+    clip(root / "new.mp4", 5)
+    third = run(root, store, untrained)
+    assert (third.extracted, third.skipped) == (2, 3)
+    assert len(open_store(store)["b"]) == 12
+    assert open_store(store).ids == ["a/x", "a/y", "b", "c", "new"]
+
+
+def test_a_dry_run_writes_nothing(videos, tmp_path, untrained):
+    planned = run(videos, tmp_path / "s.zarr", untrained, dry_run=True)
+    assert planned.planned == ["a/x", "a/y", "b", "c"]
+    assert not (tmp_path / "s.zarr").exists()
+    run(videos, tmp_path / "s.zarr", untrained)
+    assert run(videos, tmp_path / "s.zarr", untrained, dry_run=True).planned == []
+
+
+def test_a_broken_video_costs_one_video(videos, tmp_path, untrained):
+    root, store = tmp_path / "v", tmp_path / "s.zarr"
+    shutil.copytree(videos, root)
+    (root / "empty.mp4").touch()
+    (root / "text.mkv").write_text("no video")
+    (root / "notes.txt").write_text("for humans")
+    result = run(root, store, untrained)
+    assert result.failed == 2
+    assert result.failures["empty"].startswith("empty:")
+    assert result.failures["text"].startswith("broken:")
+    assert any("notes.txt" in name for name in result.ignored)
+    assert open_store(store).ids == ["a/x", "a/y", "b", "c"]
+    assert set(open_store(store).failed) == {"empty", "text"}
+    again = run(root, store, untrained)
+    assert (again.extracted, again.skipped, again.failed) == (0, 6, 2)
+    shutil.copy(root / "b.mp4", root / "empty.mp4")
+    assert run(root, store, untrained).failed == 1
+    assert "empty" in open_store(store).ids
+    assert check_store(store) == []
+
+
+def test_numbered_images_keep_their_gaps(tmp_path, untrained):
+    import cv2
+
+    folder = tmp_path / "v" / "clip1"
+    folder.mkdir(parents=True)
+    for number in (1, 2, 5):
+        cv2.imwrite(
+            str(folder / f"{number:05d}.jpg"), np.full((112, 112, 3), 40 * number, np.uint8)
+        )
+    run(tmp_path / "v", tmp_path / "s.zarr", untrained, faces="aligned")
+    view = open_store(tmp_path / "s.zarr")["clip1"]
+    assert view.valid.tolist() == [True, True, False, False, True]
+    assert np.isnan(view.affect[2:4]).all()
+    assert check_store(tmp_path / "s.zarr") == []
+
+
+def test_without_weights_one_sentence_says_what_to_do(tmp_path, untrained, clip, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    clip(tmp_path / "v" / "wide.mp4", 5, size=(160, 120))
+    before = threading.active_count()
+    with pytest.raises(MissingWeightsError, match=r"\.insightface.*--detector"):
+        run(tmp_path / "v", tmp_path / "s.zarr", untrained)
+    assert threading.active_count() == before
+
+
+def test_other_options_on_the_same_store_are_refused(videos, tmp_path, untrained):
+    run(videos, tmp_path / "s.zarr", untrained)
+    with pytest.raises(StoreMismatchError, match="options fps = None"):
+        run(videos, tmp_path / "s.zarr", untrained, fps=5)
+    with pytest.raises(UsageError, match="same folder"):
+        run(videos, videos, untrained)
+
+
+def test_embeddings_on_request(videos, tmp_path, untrained):
+    run(videos, tmp_path / "s.zarr", untrained, embedding=True)
+    embedding = open_store(tmp_path / "s.zarr").array("embedding")
+    assert embedding.shape == (113, 8)
+    assert embedding.dtype == np.float16
+    assert np.isfinite(embedding[:]).all()
+    assert check_store(tmp_path / "s.zarr") == []
+
+
+def test_a_source_that_changes_while_it_is_read_is_a_failure(
+    tmp_path, untrained, clip, monkeypatch
+):
+    from feie.pipeline import stage_one
+
+    clip(tmp_path / "v" / "a.mp4", 5)
+    real = stage_one.fingerprint
+
+    def then_it_grows(source):
+        digest = real(source)
+        with source.path.open("ab") as file:
+            file.write(b"more")
+        return digest
+
+    monkeypatch.setattr(stage_one, "fingerprint", then_it_grows)
+    result = run(tmp_path / "v", tmp_path / "s.zarr", untrained)
+    assert result.failures["a"].startswith("changed:")
+    monkeypatch.setattr(stage_one, "fingerprint", real)
+    assert run(tmp_path / "v", tmp_path / "s.zarr", untrained).extracted == 1
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_real_clips(shared, tmp_path):
+    """Every tenth of a second of every clip; driving_d14 is a close-up that 640 pixels miss."""
+    result = extract.run(
+        ExtractOptions(
+            videos=shared / "videos",
+            store=tmp_path / "s.zarr",
+            detector=f"scrfd:{shared / 'models' / 'det_500m.onnx'}",
+            fps=5,
+        )
+    )
+    assert (result.videos, result.failed) == (23, 0)
+    store = open_store(tmp_path / "s.zarr")
+    share = store.videos["faces"]
+    assert share["clips/no_face"] == 0
+    assert share["clips/driving_d14"] >= 0.99
+    assert share["clips/single_face"] == 1
+    assert 0.3 < share["clips/face_noface"] < 0.55
+    assert check_store(tmp_path / "s.zarr") == []

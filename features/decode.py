@@ -245,10 +245,8 @@ def _video_stream(container: InputContainer, name: str) -> VideoStream:
     for stream in container.streams.video:
         # The cover picture of a song is a video stream of one frame.
         if not stream.disposition & Disposition.attached_pic:
-            try:
-                stream.codec_context  # noqa: B018  # None or raises where no decoder exists
-            except (av.FFmpegError, RuntimeError, ValueError) as error:
-                raise VideoError("broken", f"no decoder for {name}") from error
+            if stream.codec_context is None:
+                raise VideoError("broken", f"there is no decoder for {name}")
             return stream
     kinds = ", ".join(sorted({s.type for s in container.streams if s.type})) or "none"
     raise VideoError("no-video-stream", f"{name} has no video stream (streams: {kinds})")

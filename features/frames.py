@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from feie.features.errors import UsageError, VideoError
 from feie.features.sources import frame_number
 
 Image = NDArray[np.uint8]
+
+# What OpenCV would print about damaged images is said in our own words, by name.
+if "OPENCV_LOG_LEVEL" not in os.environ:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 CORRUPT_SHARE = 0.1
 """A source is ``broken`` when more than this share of its packets or images does not decode."""

@@ -1,0 +1,234 @@
+"""Job: write a training pack of synthetic faces with known action units."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import cv2
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from feie.features.errors import UsageError
+from feie.features.schema import ACTION_UNITS
+from feie.features.synthetic.ict import load_ict
+from feie.features.synthetic.render import FaceRenderer
+from feie.features.synthetic.sampling import draw_sample
+from feie.pipeline.progress import Progress, ProgressCallback, silent
+
+HELD_OUT_EVERY = 5
+"""Identity numbers that leave remainder 4 by this are held out: a fifth of all."""
+_BLOCK = 50  # images a task
+_NOTE = (
+    "Synthetic faces rendered by feie. 'au' holds exact activations of the model's expression "
+    "deltas (1 = delta at full strength), NaN where the model cannot show or the picture cannot "
+    "tell the unit; AU25 is at least the visible parting of the lips. 'expression' is given where "
+    "the pattern is a prototype of Table 1 of arXiv 2303.00180 at intensity 0.35 or more, or "
+    "neutral; 'valence' and 'arousal' are intensity times an anchor of the expression, weak."
+)
+_SOURCE = (
+    "ICT-FaceKit light face model (ICT-VGL/ICT-FaceKit), "
+    "(c) 2020 USC Institute for Creative Technologies"
+)
+
+
+class RenderFacesOptions(BaseModel):
+    """Options of `run`.
+
+    Attributes
+    ----------
+    model : Path
+        The ICT face model as HDF5.
+    out : Path
+        The pack to write (HDF5); must not exist.
+    count : int
+        Number of images.
+    seed : int
+        The pack is a function of model, count, seed, identities, people and quality.
+    identities : int
+        Number of persons there are; person k is a seeded draw of 100 shape weights and of skin,
+        hair, brows and eyes, the same in every pack.
+    people : {"train", "held-out", "all"}
+        Which persons may appear: "held-out" those with k mod 5 = 4, "train" the others.
+    quality : int
+        JPEG quality of the stored crops.
+    workers : int
+        Processes; 1 renders in this one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Path
+    out: Path
+    count: int = Field(30_000, ge=1)
+    seed: int = Field(0, ge=0)
+    identities: int = Field(1000, ge=HELD_OUT_EVERY)
+    people: Literal["train", "held-out", "all"] = "train"
+    quality: int = Field(92, ge=1, le=100)
+    workers: int = Field(1, ge=1)
+
+
+class RenderFacesResult(BaseModel):
+    """What was written.
+
+    Attributes
+    ----------
+    out : Path
+        The pack.
+    images : int
+        Images in it.
+    people : int
+        Persons seen in it.
+    seconds : float
+        Wall time.
+    """
+
+    out: Path
+    images: int
+    people: int
+    seconds: float
+
+
+class _Row(NamedTuple):
+    jpeg: NDArray[np.uint8]
+    expression: str
+    name: str
+    valence: float
+    arousal: float
+    au: NDArray[np.float32]
+    identity: int
+
+
+def people_of(options: RenderFacesOptions) -> NDArray[np.int64]:
+    """Identity numbers that a pack with these options draws from."""
+    numbers = np.arange(options.identities)
+    held_out = numbers % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+    chosen = {"train": ~held_out, "held-out": held_out, "all": np.ones_like(held_out)}
+    allowed: NDArray[np.int64] = numbers[chosen[options.people]]
+    return allowed
+
+
+def run(options: RenderFacesOptions, progress: ProgressCallback = silent) -> RenderFacesResult:
+    """Render a pack of aligned synthetic faces.
+
+    The pack appears under its name only when complete; until then it grows as
+    ``<out>.partial``, which a new run starts afresh.
+
+    Parameters
+    ----------
+    options : RenderFacesOptions
+        What to render.
+    progress : callable
+        Called with a `Progress` after each block of images.
+
+    Raises
+    ------
+    UsageError
+        The pack exists already, or its folder does not.
+    DataError
+        The face model cannot be read.
+    """
+    if options.out.exists():
+        raise UsageError(f"{options.out} exists; give another name or delete it first")
+    if not options.out.parent.is_dir():
+        raise UsageError(f"{options.out.parent}: no such folder for the pack")
+    start = time.monotonic()
+    partial = options.out.with_name(options.out.name + ".partial")
+    seen: set[int] = set()
+    with h5py.File(partial, "w") as file:
+        _create(file, options)
+        done = 0
+        for rows in _blocks(options):
+            _append(file, done, rows)
+            done += len(rows)
+            seen.update(row.identity for row in rows)
+            rate = done / (time.monotonic() - start)
+            progress(Progress("images", done, options.count, {"images/s": round(rate, 1)}))
+    partial.replace(options.out)
+    return RenderFacesResult(
+        out=options.out,
+        images=options.count,
+        people=len(seen),
+        seconds=time.monotonic() - start,
+    )
+
+
+def _create(file: h5py.File, options: RenderFacesOptions) -> None:
+    n = options.count
+    text = h5py.string_dtype("utf-8")
+    file.create_dataset("jpeg", (n,), h5py.vlen_dtype(np.uint8))
+    file.create_dataset("expression", (n,), text)
+    file.create_dataset("name", (n,), text)
+    for name in ("valence", "arousal"):
+        file.create_dataset(name, (n,), np.float32)
+    units = file.create_dataset("au", (n, len(ACTION_UNITS)), np.float32)
+    units.attrs["columns"] = list(ACTION_UNITS)
+    file.create_dataset("identity", (n,), np.int64)
+    file.attrs["source"] = _SOURCE
+    file.attrs["licence"] = "face model MIT"
+    file.attrs["note"] = _NOTE
+    file.attrs["options"] = options.model_dump_json(exclude={"model", "out", "workers"})
+
+
+def _append(file: h5py.File, first: int, rows: list[_Row]) -> None:
+    for offset, row in enumerate(rows):
+        file["jpeg"][first + offset] = row.jpeg
+    window = slice(first, first + len(rows))
+    for name in ("expression", "name", "valence", "arousal", "identity"):
+        file[name][window] = [getattr(row, name) for row in rows]
+    file["au"][window] = np.stack([row.au for row in rows])
+
+
+def _blocks(options: RenderFacesOptions) -> Iterator[list[_Row]]:
+    """Rows in order, block by block, whoever renders them."""
+    starts = range(0, options.count, _BLOCK)
+    if options.workers == 1:
+        for start in starts:
+            yield _render(options, start)
+        return
+    with ProcessPoolExecutor(
+        options.workers, mp_context=get_context("spawn"), initializer=_one_thread
+    ) as pool:
+        yield from pool.map(_render, [options] * len(starts), starts)
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(1)
+
+
+@cache
+def _renderer(model: Path) -> FaceRenderer:
+    return FaceRenderer(load_ict(model))
+
+
+def _render(options: RenderFacesOptions, start: int) -> list[_Row]:
+    renderer = _renderer(options.model)
+    people = people_of(options)
+    # Packs of other people with the same seed must not repeat its patterns and light.
+    stream = ("train", "held-out", "all").index(options.people)
+    rows = []
+    for index in range(start, min(start + _BLOCK, options.count)):
+        seed = (options.seed, stream, index)
+        identity = int(np.random.default_rng((*seed, 1)).choice(people))
+        sample = draw_sample(renderer, identity, seed)
+        bgr = cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR)
+        _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, options.quality])
+        rows.append(
+            _Row(
+                jpeg=jpeg.reshape(-1),
+                expression=sample.expression,
+                name=f"{options.people}-{options.seed}-{index:06d}",
+                valence=sample.valence,
+                arousal=sample.arousal,
+                au=sample.units,
+                identity=identity,
+            )
+        )
+    return rows

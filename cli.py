@@ -233,14 +233,18 @@ def extract(
     Example: `feie extract --videos reactions/ --detector scrfd:det_10g.onnx`
     """
     result = _perform(
-        "extract", _given(locals()), as_json, _show_extract, "the same command goes on"
+        "extract",
+        _given(locals()),
+        as_json,
+        _show_extract,
+        "the same command goes on where it stopped",
     )
     if result.failed:
         raise typer.Exit(3)
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in ("as_json", "again")}
+    return {name: value for name, value in values.items() if name != "as_json"}
 
 
 def _show_extract(result: Any) -> None:

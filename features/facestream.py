@@ -109,7 +109,7 @@ class FaceStream:
     VideoError
         On opening, see `decode.VideoReader` and `frames.FolderReader`; ``not-aligned`` when
         aligned faces are expected and frames are not square. While iterating: ``truncated``
-        and ``broken``, after the last chunk that could be read.
+        and ``broken``, after the last full chunk.
     MissingWeightsError
         Frames have to be searched and there is no detector.
     """

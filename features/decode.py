@@ -41,6 +41,10 @@ __all__ = [
 # a list of other files is not what anybody meant by a folder of videos.
 _NOT_VIDEO = {"image2", "tty", "hls", "concat", "dash", "lavfi", "applehttp", "sdp", "rtsp"}
 
+# Durations of MPEG streams are read off the end of the file, cut or not; an avi counts repeated
+# frames that hold no packet.
+_PROMISE_NOTHING = {"mpegts", "mpeg", "mpegvideo", "avi"}
+
 
 def open_reader(source: Source, fps: float | None = None, folder_fps: float = FOLDER_FPS) -> Reader:
     """Open a source for reading.
@@ -80,8 +84,8 @@ class VideoReader(Reader):
       mkv, webm, avi, wmv, gif: see `containers.is_cut`); at the end, when the packets end
       earlier than the header promises, by more than three frames or 0.15 s, whichever is more.
       The promise is the stream's own duration, against which the video's packets are held, or
-      else the container's, against which those of every stream are held. MPEG-TS and MPEG-PS
-      promise nothing: if they are cut, that cannot be known;
+      else the container's, against which those of every stream are held (an avi is judged by its
+      bytes only). MPEG-TS and MPEG-PS promise nothing: if they are cut, that cannot be known;
     - ``broken``, at the end, when more than `CORRUPT_SHARE` of its packets did not decode, or
       reading broke off with an error in a file that promises no duration;
     - ``no-frames``, when nothing decodes.
@@ -201,8 +205,8 @@ class VideoReader(Reader):
         """Tell the end that the header promises and the end reached, s; NaN for no promise."""
         stream, container = self._stream, self._container
         video_end = self._ends.get(stream.index, 0.0)
-        if container.format.name in ("mpegts", "mpeg", "mpegvideo", "h264", "hevc"):
-            return math.nan, video_end  # durations there are read off the end of the file
+        if container.format.name in _PROMISE_NOTHING:
+            return math.nan, video_end
         if stream.duration and stream.time_base:
             promised, reached = float(stream.duration * stream.time_base), video_end
         elif tag := _duration_tag(stream.metadata):
@@ -218,13 +222,12 @@ class VideoReader(Reader):
 def _open(path: Path) -> InputContainer:
     try:
         size = path.stat().st_size
-        with path.open("rb"):
-            pass
+        cut = is_cut(path)
     except OSError as error:
         raise VideoError("missing", f"{path.name} cannot be read: {error.strerror}") from error
     if not size:
         raise VideoError("empty", f"{path.name} has 0 bytes")
-    if is_cut(path):
+    if cut:
         raise VideoError("truncated", f"{path.name} has fewer bytes ({size}) than it should")
     try:
         # file: and the whitelist keep names such as "concat:a|b.mp4", and playlists in disguise,

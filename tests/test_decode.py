@@ -147,6 +147,11 @@ def test_variable_rate_and_late_start_keep_their_times(tmp_path: Path) -> None:
         assert reader.fps == pytest.approx(6 / 1.5, rel=1e-3)
 
 
+def test_an_avi_of_repeated_frames_is_whole(tmp_path: Path) -> None:
+    # Repeats are chunks of 0 bytes: the file lasts longer than its packets do.
+    assert len(read(write(tmp_path / "a.avi", [8]))) == 1
+
+
 def test_fps_resamples_by_time_to_the_latest_earlier_frame(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mkv", [3, 4, 5, 6, 7, 8, 9, 21, 22, 27])
     frames = read(path, fps=5.0)  # grid at 3, 9, 15, 21, 27 thirtieths

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from feie.features.errors import MissingWeightsError, UsageError
+from feie.features.mma.augment import resample
 from feie.features.mma.network import MMANetwork, affect_from_raw, channels_last
 from feie.features.mma.weights import LoadedWeights, load_weights
 from feie.features.schema import AFFECT, Schema
@@ -62,10 +63,11 @@ class Extractor(Protocol):
 
 
 class MMAExtractor:
-    """An MMA network as an extractor: faces are scaled to [-1, 1] inside.
+    """An MMA network as an extractor.
 
-    In batches of one fixed size the result of a face depends neither on its neighbours nor on
-    its place (exactly so on a CPU).
+    Faces are scaled to [-1, 1] and to the size of its training inside. In batches of one fixed
+    size the result of a face depends neither on its neighbours nor on its place (exactly so on
+    a CPU).
 
     Parameters
     ----------
@@ -83,6 +85,7 @@ class MMAExtractor:
         self.sha256 = weights.sha256
         self.embedding_dim = weights.network.config.embedding
         self._device = device
+        self._size = weights.size
         self._network = channels_last(_fuse(weights.network).to(device))
 
     def __call__(self, faces: NDArray[np.uint8]) -> Extraction:
@@ -110,9 +113,8 @@ class MMAExtractor:
                 np.empty((0, self.embedding_dim), np.float16),
             )
         with torch.inference_mode():
-            # A permuted (b, h, w, c) tensor already is channels-last.
-            x = torch.from_numpy(np.ascontiguousarray(faces)).to(self._device).permute(0, 3, 1, 2)
-            embedding, raw = self._network(x.float().div_(127.5).sub_(1.0))
+            x = torch.from_numpy(np.ascontiguousarray(faces)).to(self._device)
+            embedding, raw = self._network(resample(x, self._size))
             affect = affect_from_raw(raw)
         return Extraction(affect.cpu().numpy(), embedding.half().cpu().numpy())
 

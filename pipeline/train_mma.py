@@ -197,7 +197,7 @@ def _export(folder: Path, trainer: Trainer) -> Path:
         "training_digest": config_digest(config),
         "steps": str(trainer.step),
     }
-    save_weights(path, config.name, trainer.average, notes)
+    save_weights(path, config.name, trainer.average, config.phase_at(trainer.step - 1).size, notes)
     return path
 
 

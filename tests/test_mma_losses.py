@@ -119,7 +119,7 @@ def test_unlabelled_batches_cost_exactly_nothing(n: int) -> None:
         action_unit_loss(raw[:, 9:], torch.full((n, 17), torch.nan, dtype=torch.float64)),
     ]
     total = torch.stack(losses).sum()
-    assert float(total) == 0.0
+    assert total.item() == 0.0
     total.backward()
     assert raw.grad is not None
     assert torch.equal(raw.grad, torch.zeros_like(raw))
@@ -153,7 +153,7 @@ def test_concordance_is_torchmetrics_and_safe_on_constants() -> None:
     prediction = torch.full((4, 2), 0.25, dtype=torch.float64, requires_grad=True)
     loss = ccc_loss(prediction, torch.full((4, 2), 0.25, dtype=torch.float64))
     loss.backward()
-    assert float(loss) == 1.0
+    assert loss.item() == 1.0
     assert prediction.grad is not None
     assert torch.isfinite(prediction.grad).all()
 

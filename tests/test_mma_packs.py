@@ -185,7 +185,7 @@ def test_augmentation_repeats_and_can_do_nothing() -> None:
 def test_evaluate_counts_every_image(write: Write, tmp_path: Path) -> None:
     torch.manual_seed(0)
     weights = tmp_path / "tiny.safetensors"
-    save_weights(weights, "tiny", MMANetwork(TINY), {})
+    save_weights(weights, "tiny", MMANetwork(TINY), 64, {})
     images = [*_faces(3, 112), *_faces(4, 48, 1)]
     labels = np.array([b"happiness", b"anger", b"contempt", b"", b"fear", b"sadness", b"neutral"])
     units = np.full((7, 17), np.nan)

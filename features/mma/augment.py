@@ -81,6 +81,7 @@ def augment(faces: Tensor, size: int, config: AugmentConfig, generator: torch.Ge
 
 def resample(faces: Tensor, size: int) -> Tensor:
     """Scale (b, 112, 112, 3) uint8 faces to (b, 3, size, size) float32 in [-1, 1]."""
+    # A permuted (b, h, w, c) tensor already is channels-last, and stays so.
     x = faces.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
     if x.shape[-1] != size:
         x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)

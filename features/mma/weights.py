@@ -21,14 +21,28 @@ FORMAT = "feie-mma-1"
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """A network in evaluation mode, its name and the sha256 of its file."""
+    """A network in evaluation mode.
+
+    Attributes
+    ----------
+    name, sha256 : str
+        Name of the extractor, and hex digest of the file.
+    size : int
+        Side in pixels to which 112x112 faces are scaled before the network sees them: that of
+        its last phase of training.
+    network : MMANetwork
+        In evaluation mode, without gradients.
+    """
 
     name: str
     sha256: str
+    size: int
     network: MMANetwork
 
 
-def save_weights(path: Path, name: str, network: MMANetwork, notes: dict[str, str]) -> None:
+def save_weights(
+    path: Path, name: str, network: MMANetwork, size: int, notes: dict[str, str]
+) -> None:
     """Write weights atomically; kernels and matrices as float16, the rest as float32.
 
     Parameters
@@ -39,6 +53,8 @@ def save_weights(path: Path, name: str, network: MMANetwork, notes: dict[str, st
         Name of the extractor.
     network : MMANetwork
         Weights and configuration.
+    size : int
+        Side in pixels of the images that the network was trained on last.
     notes : dict of str to str
         More metadata, e.g. the training configuration.
     """
@@ -51,7 +67,8 @@ def save_weights(path: Path, name: str, network: MMANetwork, notes: dict[str, st
         "name": name,
         "network": network.config.model_dump_json(),
         "columns": json.dumps(AFFECT.columns),
-        "input": "112x112 RGB, ArcFace template, scaled to [-1, 1]",
+        "size": str(size),
+        "input": "112x112 RGB, ArcFace template, resampled to size, scaled to [-1, 1]",
     }
     temporary = path.with_suffix(".partial")
     save_file(tensors, temporary, metadata)
@@ -86,8 +103,9 @@ def load_weights(path: Path) -> LoadedWeights:
     try:
         network = MMANetwork(NetworkConfig.model_validate_json(metadata["network"]))
         network.load_state_dict(tensors)
-    except (KeyError, ValidationError, RuntimeError) as error:
+        size = int(metadata["size"])
+    except (KeyError, ValueError, ValidationError, RuntimeError) as error:
         raise DataError(f"{path} is damaged: its network cannot be rebuilt ({error})") from error
     network.eval().requires_grad_(False)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return LoadedWeights(metadata.get("name", path.stem), digest, network)
+    return LoadedWeights(metadata.get("name", path.stem), digest, size, network)

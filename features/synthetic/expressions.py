@@ -108,12 +108,12 @@ def draw_affect(rng: np.random.Generator) -> Affect:
         chosen = rng.choice(len(units), count, replace=False)
         units[chosen] = rng.uniform(0.15, 1, count)
         label, valence, arousal = "", nothing, nothing
-    units[ACTION_UNITS.index("AU11")] = nothing
     return Affect(_settle(units), label, valence, arousal)
 
 
 def _settle(units: Floats) -> Floats:
-    """Take back the weaker of two units that exclude each other."""
+    """Take back the weaker of two units that exclude each other; AU11 stays unknown."""
+    units[ACTION_UNITS.index("AU11")] = np.nan
     for first, second in _EXCLUSIVE:
         a, b = ACTION_UNITS.index(first), ACTION_UNITS.index(second)
         if min(units[a], units[b]) > 0:

@@ -117,11 +117,11 @@ def _stage(
     sources, images = {}, {}
     for done, (name, source) in enumerate(config.sources.items()):
         progress(Progress("sources", done, len(config.sources), message=f"reading {source.pack}"))
-        sources[name] = load_source(source, roots, detector)
+        sources[name] = load_source(source, roots, detector, options.out)
         images[name] = _summary(sources[name])
     validation = {}
     for name, part in config.validation.items():
-        pack, faces, _ = load_faces(part, roots, detector)
+        pack, faces, _ = load_faces(part, roots, detector, options.out)
         validation[name] = (pack, faces)
     log = _Log(folder / "log.csv", trainer.step)
     scores: dict[str, dict[str, float]] = {}

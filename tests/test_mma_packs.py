@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import h5py
@@ -11,7 +12,13 @@ import torch
 
 from feie.features.errors import DataError, MissingWeightsError
 from feie.features.mma.augment import AugmentConfig, augment, resample
-from feie.features.mma.crops import FIXED_OFFSET, FIXED_SIDE, fixed_crop, pack_faces
+from feie.features.mma.crops import (
+    FIXED_OFFSET,
+    FIXED_SIDE,
+    cached_pack_faces,
+    fixed_crop,
+    pack_faces,
+)
 from feie.features.mma.network import MMANetwork, NetworkConfig
 from feie.features.mma.packs import read_pack
 from feie.features.mma.sampling import held_out, weak_valence_arousal
@@ -129,6 +136,9 @@ class _Found:
 class _Detector:
     """Finds the ArcFace template, enlarged, in every second picture, and nonsense in the third."""
 
+    name, sha256 = "stub", "0"
+    options: ClassVar = {}
+
     def __init__(self) -> None:
         self.calls = 0
 
@@ -140,13 +150,19 @@ class _Detector:
         return _Found(np.empty((0, 5, 2), np.float32) if self.calls == 2 else points[None] * 0.1)
 
 
-def test_what_a_detector_misses_gets_the_fixed_crop(write: Write) -> None:
+def test_what_a_detector_misses_gets_the_fixed_crop(write: Write, tmp_path: Path) -> None:
     pack = read_pack(write(_faces(3, 48)))
     faces, alignment = pack_faces(pack, _Detector())
     fixed, _ = pack_faces(pack)
     assert vars(alignment) == {"aligned": 0, "detected": 1, "fixed": 2}
     assert not np.array_equal(faces[0], fixed[0])
     np.testing.assert_array_equal(faces[1:], fixed[1:])
+    detector = _Detector()
+    for _ in range(2):
+        kept, again = cached_pack_faces(pack, detector, tmp_path)
+        np.testing.assert_array_equal(kept, faces)
+        assert again == alignment
+        assert detector.calls == 3
 
 
 def test_held_out_fifth_is_fixed_by_names() -> None:

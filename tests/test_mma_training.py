@@ -124,10 +124,10 @@ def test_a_teacher_fills_in_what_is_not_annotated(packs: Path, tmp_path: Path) -
     with h5py.File(tmp_path / "guesses.h5", "w") as file:
         file["name"], file["au"] = [b"3", b"nobody"], guesses
     source = SourceConfig(pack="faces.h5", proportion=1, pseudo_units="guesses.h5")
-    loaded = load_source(source, (packs, tmp_path), None)
+    loaded = load_source(source, (packs, tmp_path), None, tmp_path)
     assert np.argwhere(~np.isnan(loaded.units)).tolist() == [[3, 9]]
     annotated = source.model_copy(update={"pack": "renders.h5"})
-    loaded = load_source(annotated, (packs, tmp_path), None)
+    loaded = load_source(annotated, (packs, tmp_path), None, tmp_path)
     np.testing.assert_array_equal(loaded.units, loaded.pack.units)
     with pytest.raises(DataError, match="needs the datasets 'name' and 'au'"):
         read_units(packs / "faces.h5")

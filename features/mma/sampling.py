@@ -17,7 +17,7 @@ from feie.features.errors import DataError
 from feie.features.faces import Detector
 from feie.features.mma.augment import augment
 from feie.features.mma.config import MmaConfig, PackConfig, PartConfig, SourceConfig, find_pack
-from feie.features.mma.crops import Alignment, pack_faces
+from feie.features.mma.crops import Alignment, cached_pack_faces, pack_faces
 from feie.features.mma.packs import Pack, read_pack, read_units
 from feie.features.schema import EXPRESSIONS
 
@@ -85,14 +85,32 @@ def take_part(pack: Pack, part: PartConfig | None) -> Pack:
 
 
 def load_faces(
-    config: PackConfig, roots: tuple[Path, ...], detector: Detector | None
+    config: PackConfig, roots: tuple[Path, ...], detector: Detector | None, cache: Path
 ) -> tuple[Pack, NDArray[np.uint8], Alignment]:
-    """Read a pack, keep the part asked for, and decode its faces."""
+    """Read a pack, keep the part asked for, and decode its faces.
+
+    Parameters
+    ----------
+    config : PackConfig
+        Which pack, which part of it, aligned how.
+    roots : tuple of Path
+        Where packs are looked for.
+    detector : Detector or None
+        For crops that are to be aligned by it.
+    cache : Path
+        A folder where faces that a detector aligned are kept.
+
+    Raises
+    ------
+    DataError
+        The pack is missing or unreadable, or cannot be aligned as asked.
+    """
     pack = take_part(read_pack(find_pack(config.pack, roots)), config.part)
-    if config.crops == "detected" and detector is None:
+    if config.crops == "fixed":
+        return pack, *pack_faces(pack)
+    if detector is None:
         raise DataError(f"{config.pack} has crops: detected, which needs --detector")
-    faces, alignment = pack_faces(pack, detector if config.crops == "detected" else None)
-    return pack, faces, alignment
+    return pack, *cached_pack_faces(pack, detector, cache)
 
 
 def weak_valence_arousal(expression: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -104,15 +122,17 @@ def weak_valence_arousal(expression: NDArray[np.int64]) -> NDArray[np.float32]:
     return values
 
 
-def load_source(config: SourceConfig, roots: tuple[Path, ...], detector: Detector | None) -> Source:
-    """Load a pack to learn from.
+def load_source(
+    config: SourceConfig, roots: tuple[Path, ...], detector: Detector | None, cache: Path
+) -> Source:
+    """Load a pack to learn from, see `load_faces`.
 
     Raises
     ------
     DataError
-        The pack is missing or unreadable, or cannot be aligned as asked.
+        As there, or pseudo-labels that cannot be read.
     """
-    pack, faces, alignment = load_faces(config, roots, detector)
+    pack, faces, alignment = load_faces(config, roots, detector, cache)
     counts = np.bincount(pack.expression + 1, minlength=len(EXPRESSIONS) + 1).astype(np.float64)
     weight = counts[pack.expression + 1] ** -config.balance
     cumulative = np.cumsum(weight)

@@ -1,0 +1,273 @@
+"""`feie evaluate`: how well a head's intensities agree with the labels of a split."""
+
+from __future__ import annotations
+
+import csv
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from feie.features.errors import HeadError, StoreError
+from feie.features.store.reader import Store, open_store
+from feie.heads.checkpoint import (
+    disk_errors,
+    latest_run,
+    load_head,
+    write_atomically,
+    write_json,
+)
+from feie.heads.head import Head
+from feie.heads.inputs import find_columns, prepare
+from feie.heads.joining import Join, join
+from feie.heads.labels import Labels, SplitName, load_labels
+from feie.heads.metrics import mean_defined, pearson, score
+from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.train_head import VIDEOS
+
+TEST_LOG = "test-evaluations.log"
+
+
+class EvaluateOptions(BaseModel):
+    """What `feie evaluate` is asked to do; see ``feie evaluate --help`` for each.
+
+    Without ``run`` it is the run that ended last under ``runs``; without ``store`` or ``labels``
+    they are the ones that it was trained on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: Path | None = None
+    runs: Path = Path("runs")
+    store: str | None = None
+    labels: Path | None = None
+    split: SplitName = "val"
+    unmatched: float = Field(default=0.05, ge=0, le=1)
+
+
+class LengthScores(BaseModel):
+    """Pearson's rho of a ridge regression on the number of usable frames alone."""
+
+    mean_pearson: float | None
+    pearson: dict[str, float | None]
+
+
+class EvaluateResult(BaseModel):
+    """Agreement with the labels of a split; None where a constant column leaves it undefined.
+
+    Attributes
+    ----------
+    n : int
+        Videos scored.
+    pearson, ccc, mae : dict of str to float
+        A figure a target.
+    mean_pearson, mean_ccc, mean_mae : float
+        Mean over the targets.
+    intervals, mean_interval
+        Bootstrap 95 % intervals of Pearson's rho over videos.
+    length_baseline : LengthScores
+    missing : int
+        Labels without a usable video.
+    faceless : int
+        Videos without a face; predicted as the mean label of the training videos.
+    test_evaluations : int or None
+        How often this run has been scored on the test split, this time included.
+    predictions : str
+        The file of predictions.
+    """
+
+    run: str
+    store: str
+    labels: str
+    split: SplitName
+    n: int
+    mean_pearson: float | None
+    mean_interval: tuple[float, float] | None
+    pearson: dict[str, float | None]
+    intervals: dict[str, tuple[float, float] | None]
+    mean_ccc: float | None
+    ccc: dict[str, float | None]
+    mean_mae: float
+    mae: dict[str, float]
+    length_baseline: LengthScores
+    missing: int
+    faceless: int
+    test_evaluations: int | None
+    predictions: str
+    notes: list[str]
+
+
+def run(options: EvaluateOptions, progress: ProgressCallback = silent) -> EvaluateResult:
+    """Score a head on one split.
+
+    Writes ``predictions-<split>.csv`` and ``evaluation-<split>.json`` into the run folder; a
+    look at the test split is also noted in ``test-evaluations.log``.
+
+    Raises
+    ------
+    FeieError
+        Run, store or labels cannot be used together.
+    """
+    folder = options.run or latest_run(options.runs)
+    head = load_head(folder)
+    store_path = options.store or str(head.notes["store"]["path"])
+    labels = load_labels(options.labels or Path(head.notes["labels"]["path"]), head.targets)
+    store = open_store(store_path)
+    columns = find_columns(store.schema, head.inputs, store_path)
+    if not store.ids:
+        raise StoreError(f"{store_path} holds no video that was extracted without failure")
+    joined = join(
+        labels.of_split(options.split),
+        store.ids,
+        store_path,
+        failed=store.failed,
+        tolerance=options.unmatched,
+    )
+    truth = joined.labels.values
+    if (np.ptp(truth, axis=0) == 0).all():
+        joined.labels.check_varied()
+    notes = [*labels.notes, *_differences(head, store, labels)]
+    notes += _leaks(folder, head, store, labels, joined, options.split)
+
+    prepared = prepare(store.read(joined.store_ids, columns), head.inputs)
+    prediction = head.predict(prepared.frames)
+    scores = score(prediction, truth)
+    by_length = pearson(head.baseline.predict(prepared.frames.lengths), truth)
+    notes += [
+        f"Pearson of {name} is undefined: its "
+        f"{'labels are' if np.ptp(column) == 0 else 'predictions are'} constant on this split"
+        for name, rho, column in zip(head.targets, scores.pearson, truth.T, strict=True)
+        if np.isnan(rho)
+    ]
+    if joined.missing:
+        first = ", ".join(joined.missing[:3])
+        notes.append(
+            f"{len(joined.missing)} labels have no usable video and are not scored: {first}"
+        )
+    if prepared.faceless:
+        notes.append(
+            f"{prepared.faceless} videos show no face: predicted as the training videos' mean label"
+        )
+
+    predictions = folder / f"predictions-{options.split}.csv"
+    write_atomically(predictions, _csv(joined, head.targets, prediction))
+    looks = None
+    if options.split == "test":
+        looks = _log_test(folder, store, labels, len(truth), scores.mean_pearson)
+        if looks > 1:
+            notes.append(
+                f"this run was scored on the test split {looks} times; choose on val, test once"
+            )
+    result = EvaluateResult(
+        run=str(folder),
+        store=store_path,
+        labels=str(labels.path),
+        split=options.split,
+        n=len(truth),
+        mean_pearson=_known(scores.mean_pearson),
+        mean_interval=_pair(scores.mean_pearson_interval),
+        pearson=_named(head.targets, scores.pearson),
+        intervals={
+            name: _pair(row)
+            for name, row in zip(head.targets, scores.pearson_interval, strict=True)
+        },
+        mean_ccc=_known(mean_defined(scores.ccc)),
+        ccc=_named(head.targets, scores.ccc),
+        mean_mae=float(scores.mae.mean()),
+        mae={name: float(v) for name, v in zip(head.targets, scores.mae, strict=True)},
+        length_baseline=LengthScores(
+            mean_pearson=_known(mean_defined(by_length)),
+            pearson=_named(head.targets, by_length),
+        ),
+        missing=len(joined.missing),
+        faceless=prepared.faceless,
+        test_evaluations=looks,
+        predictions=str(predictions),
+        notes=notes,
+    )
+    write_json(folder / f"evaluation-{options.split}.json", result.model_dump(mode="json"))
+    progress(Progress("videos", len(truth), len(truth)))
+    return result
+
+
+def _differences(head: Head, store: Store, labels: Labels) -> list[str]:
+    """Say what is not as it was in training."""
+    notes, trained = [], head.notes["store"]
+    now = dict(store.provenance).get("extractor") or {}
+    before = trained.get("extractor") or {}
+    if now.get("sha256") != before.get("sha256"):
+        notes.append(
+            f"{store.path} was made by extractor {now.get('name')}, the head was trained on "
+            f"{before.get('name')} (other weights): its figures may mean little"
+        )
+    elif store.fingerprint != trained["fingerprint"]:
+        notes.append(f"{store.path} is not, or no longer, the store that the head was trained on")
+    if labels.sha256 != head.notes["labels"]["sha256"]:
+        notes.append(f"{labels.path} is not, or no longer, the file that the head was trained on")
+    return notes
+
+
+def _leaks(
+    folder: Path, head: Head, store: Store, labels: Labels, joined: Join, split: SplitName
+) -> list[str]:
+    """Find videos of this split that the head was trained on.
+
+    Raises
+    ------
+    HeadError
+        There are some, in the same store or by the same labels.
+    """
+    if split == "train":
+        return ["these are the videos that the head was trained on: the figures flatter"]
+    try:
+        with (folder / VIDEOS).open(encoding="utf-8", newline="") as file:
+            trained = {row["video"] for row in csv.DictReader(file) if row["split"] == "train"}
+    except (OSError, KeyError) as error:
+        raise HeadError(f"{folder / VIDEOS} cannot be read: {error}") from None
+    seen = [video for video in joined.store_ids if video in trained]
+    if not seen:
+        return []
+    text = f"{len(seen)} of {len(joined.store_ids)} videos of split {split!r}, e.g. {seen[0]!r}, "
+    same_labels = labels.sha256 == head.notes["labels"]["sha256"]
+    if same_labels or store.fingerprint == head.notes["store"]["fingerprint"]:
+        raise HeadError(
+            f"{text}were in the training split of {folder}; score it with the split of its training"
+        )
+    return [f"{text}have the ids of training videos of {folder}: if they are the same, it flatters"]
+
+
+def _log_test(folder: Path, store: Store, labels: Labels, n: int, mean: float) -> int:
+    """Note a look at the test split; gives the number of looks so far."""
+    path = folder / TEST_LOG
+    stamp = datetime.now(UTC).isoformat(timespec="seconds")
+    with disk_errors(path):
+        with path.open("a", encoding="utf-8") as file:
+            file.write(
+                f"{stamp} n={n} mean_pearson={mean:.4f} store={store.fingerprint} "
+                f"labels=sha256:{labels.sha256}\n"
+            )
+        return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def _csv(joined: Join, targets: tuple[str, ...], prediction: NDArray[np.float64]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", *targets])
+    for video, row in zip(joined.labels.ids, prediction, strict=True):
+        writer.writerow([video, *(f"{value:.6f}" for value in row)])
+    return text.getvalue().encode()
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _pair(interval: NDArray[np.float64]) -> tuple[float, float] | None:
+    return None if np.isnan(interval).any() else (float(interval[0]), float(interval[1]))
+
+
+def _named(targets: tuple[str, ...], values: NDArray[np.float64]) -> dict[str, float | None]:
+    return {name: _known(value) for name, value in zip(targets, values, strict=True)}

@@ -1,0 +1,440 @@
+"""`feie train-head`: a masked recurrent head from a store and a label file, in minutes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from feie.features.errors import HeadError, StoreError
+from feie.features.store.reader import Store, open_store
+from feie.heads.baselines import LengthBaseline
+from feie.heads.checkpoint import (
+    HEAD_JSON,
+    STATE,
+    disk_errors,
+    load_tensors,
+    new_run,
+    read_json,
+    save_head,
+    save_tensors,
+    write_atomically,
+    write_json,
+)
+from feie.heads.head import Calibration, Head
+from feie.heads.inputs import InputConfig, Prepared, Space, Standardiser, pick_columns, prepare
+from feie.heads.joining import Join, join
+from feie.heads.labels import Labels, load_labels
+from feie.heads.losses import LossName
+from feie.heads.metrics import mean_defined, pearson
+from feie.heads.mrnn import MRNN, MRNNConfig
+from feie.heads.ragged import LongPolicy, MissingPolicy
+from feie.heads.training import (
+    PRESETS,
+    Epoch,
+    Examples,
+    PresetName,
+    Trainer,
+    TrainingConfig,
+    predict,
+)
+from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.provenance import library_versions
+
+OPTIONS, LOG, VIDEOS = "options.json", "training.csv", "videos.csv"
+
+
+class TrainHeadOptions(BaseModel):
+    """What `feie train-head` is asked to do; see ``feie train-head --help`` for each.
+
+    ``lr``, ``batch``, ``epochs`` and ``patience`` come from the preset unless given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store: str = "features.zarr"
+    labels: Path = Path("labels.csv")
+    subset: tuple[str, ...] = ("va", "expr", "au")
+    targets: tuple[str, ...] = ()
+    runs: Path = Path("runs")
+    name: str | None = Field(default=None, pattern=r"^[\w.+-]+$")
+    seed: int = Field(default=0, ge=0)
+    preset: PresetName = "default"
+    loss: LossName = "pearson"
+    lr: float | None = Field(default=None, gt=0)
+    batch: int | None = Field(default=None, ge=1)
+    epochs: int | None = Field(default=None, ge=1)
+    patience: int | None = Field(default=None, ge=1)
+    clip: float | None = Field(default=None, gt=0)
+    cell: Literal["gru", "lstm"] = "gru"
+    layers: int = Field(default=1, ge=1, le=2)
+    width: int = Field(default=128, ge=1)
+    dense: int = Field(default=32, ge=1)
+    t: int = Field(default=480, ge=1)
+    missing: MissingPolicy = "drop"
+    long: LongPolicy = "uniform"
+    space: Space = "prob"
+    unmatched: float = Field(default=0.05, ge=0, le=1)
+    checkpoint_seconds: float = Field(default=20.0, ge=0)
+    resume: Path | None = None
+
+    def training(self) -> TrainingConfig:
+        """Give the preset, with what was asked for in its place."""
+        names = ("lr", "batch", "epochs", "patience")
+        chosen = {k: v for k in names if (v := getattr(self, k)) is not None}
+        rest = {"loss": self.loss, "clip": self.clip, "seed": self.seed}
+        return TrainingConfig.model_validate({**PRESETS[self.preset], **chosen, **rest})
+
+
+class TrainHeadResult(BaseModel):
+    """What `feie train-head` did.
+
+    Attributes
+    ----------
+    run : str
+        Folder of the head.
+    n_train, n_val : int
+        Videos.
+    epochs, best_epoch : int
+        Trained; the one whose weights were kept.
+    mean_pearson : float or None
+        Over the targets, on the validation split, of the kept weights.
+    pearson : dict of str to (float or None)
+        None where a constant column leaves it undefined.
+    seconds : float
+    notes : list of str
+        What a user should know.
+    """
+
+    run: str
+    subset: list[str]
+    n_train: int
+    n_val: int
+    epochs: int
+    best_epoch: int
+    mean_pearson: float | None
+    pearson: dict[str, float | None]
+    seconds: float
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What training reads: joined labels and prepared frames, and the rows of each split."""
+
+    store: Store
+    labels: Labels
+    joined: Join
+    inputs: InputConfig
+    prepared: Prepared
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+
+
+def run(options: TrainHeadOptions, progress: ProgressCallback = silent) -> TrainHeadResult:
+    """Train a head on the training split, choose its epoch on the validation split.
+
+    The test split is not read. The run folder gets the head (`head.safetensors`, `head.json`),
+    `training.csv` and `videos.csv`; until it ends, a state from which ``resume`` goes on to the
+    same result as an undisturbed run.
+
+    Raises
+    ------
+    FeieError
+        Store, labels or options cannot be used, or the run folder cannot be written.
+    """
+    clock = time.monotonic()
+    if options.resume is not None:
+        folder, options = options.resume, _stored_options(options.resume)
+    else:
+        folder = None
+    data = _read(options)
+    notes = _said(data)
+    for note in notes:
+        progress(Progress("epochs", 0, message=note))
+    config = options.training()
+    model_config = MRNNConfig(
+        inputs=len(data.inputs.columns),
+        targets=len(data.labels.targets),
+        t=options.t,
+        cell=options.cell,
+        layers=options.layers,
+        width=options.width,
+        dense=options.dense,
+    )
+    model = MRNN(model_config, config.seed)
+    standardiser = Standardiser.fit(data.prepared.frames.select(data.train).values)
+    frames = standardiser.apply(data.prepared.frames)
+    values = data.joined.labels.values
+    train = Examples(frames.select(data.train), values[data.train])
+    val = Examples(frames.select(data.val), values[data.val])
+    trainer = Trainer(model, train, val, config)
+    origin = _origin(options, data)
+    if folder is None:
+        folder = _start(options, data, origin)
+    else:
+        _check_origin(folder, origin)
+        if (folder / STATE).exists():
+            trainer.restore(*load_tensors(folder / STATE))
+    with _one_thread():
+        _train(trainer, folder, options.checkpoint_seconds, progress)
+        trainer.use_best()
+        head = _finish(model, data, standardiser, train, config)
+    prediction = head.predict(data.prepared.frames.select(data.val))
+    rho = pearson(prediction, val.labels)
+    head.notes.update(
+        subset=list(options.subset),
+        training={
+            **config.model_dump(mode="json"),
+            "preset": options.preset,
+            "epochs_trained": len(trainer.history),
+            "best_epoch": trainer.best_epoch,
+            "val_pearson": _known(mean_defined(rho)),
+        },
+        videos={"train": len(data.train), "val": len(data.val), "faceless": data.prepared.faceless,
+                "shortened": data.prepared.shortened},
+        **origin,
+        versions=library_versions(),
+        git=_git_describe(),
+        ended=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )  # fmt: skip
+    save_head(head, folder)
+    with disk_errors(folder):
+        (folder / STATE).unlink(missing_ok=True)
+    return TrainHeadResult(
+        run=str(folder),
+        subset=list(options.subset),
+        n_train=len(data.train),
+        n_val=len(data.val),
+        epochs=len(trainer.history),
+        best_epoch=trainer.best_epoch,
+        mean_pearson=_known(mean_defined(rho)),
+        pearson={k: _known(v) for k, v in zip(data.labels.targets, rho, strict=True)},
+        seconds=round(time.monotonic() - clock, 2),
+        notes=notes,
+    )
+
+
+def _read(options: TrainHeadOptions) -> _Data:
+    store = open_store(options.store)
+    if not store.ids:
+        raise StoreError(f"{options.store} holds no video that was extracted without failure")
+    columns, groups = pick_columns(store.schema, options.subset)
+    labels = load_labels(options.labels, options.targets)
+    for split in ("train", "val"):
+        labels.of_split(split)
+    wanted = labels.take(np.flatnonzero(np.isin(labels.split, ("train", "val"))))
+    joined = join(
+        wanted, store.ids, options.store, failed=store.failed, tolerance=options.unmatched
+    )
+    val = joined.labels.of_split("val")
+    if (np.ptp(val.values, axis=0) == 0).all():
+        val.check_varied()
+    joined.labels.of_split("train").check_varied()
+    inputs = InputConfig(
+        columns=columns,
+        groups=groups,
+        t=options.t,
+        missing=options.missing,
+        long=options.long,
+        space=options.space,
+    )
+    rows = store.read(joined.store_ids, [store.schema.columns.index(c) for c in columns])
+    return _Data(
+        store=store,
+        labels=labels,
+        joined=joined,
+        inputs=inputs,
+        prepared=prepare(rows, inputs),
+        train=np.flatnonzero(joined.labels.split == "train"),
+        val=np.flatnonzero(joined.labels.split == "val"),
+    )
+
+
+def _said(data: _Data) -> list[str]:
+    """Everything that was decided for the user, in sentences."""
+    notes = list(data.labels.notes)
+    if missing := data.joined.missing:
+        first = ", ".join(missing[:3])
+        notes.append(
+            f"{len(missing)} labels have no usable video in {data.store.path} and are left out: "
+            f"{first}{', …' if len(missing) > 3 else ''}"
+        )
+    if data.prepared.faceless:
+        notes.append(
+            f"{data.prepared.faceless} videos show no face in any frame: left out of training, "
+            f"predicted as the mean label of the training videos"
+        )
+    if data.prepared.shortened:
+        how = "resampled uniformly" if data.inputs.long == "uniform" else "cut"
+        notes.append(
+            f"{data.prepared.shortened} videos are longer than t={data.inputs.t} frames and "
+            f"were {how} to that length"
+        )
+    return notes
+
+
+def _origin(options: TrainHeadOptions, data: _Data) -> dict[str, Any]:
+    """Which store and labels these are; a resumed run must find the same."""
+    made_by = data.store.provenance
+    return {
+        "store": {
+            "path": options.store,
+            "fingerprint": data.store.fingerprint,
+            "extractor": made_by.get("extractor"),
+            "detector": made_by.get("detector"),
+        },
+        "labels": {
+            "path": str(options.labels),
+            "sha256": data.labels.sha256,
+            "split_made": data.labels.split_made,
+            "missing": list(data.joined.missing),
+        },
+    }
+
+
+def _start(options: TrainHeadOptions, data: _Data, origin: dict[str, Any]) -> Path:
+    """Make the run folder, with all that a resumption needs."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = new_run(
+        options.runs, options.name or f"{stamp}-{'-'.join(options.subset)}-s{options.seed}"
+    )
+    text, labels = io.StringIO(), data.joined.labels
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["video", "label", "split"])
+    table.writerows(zip(data.joined.store_ids, labels.ids, labels.split, strict=True))
+    write_atomically(folder / VIDEOS, text.getvalue().encode())
+    write_json(folder / OPTIONS, {"options": options.model_dump(mode="json"), **origin})
+    return folder
+
+
+def _stored_options(folder: Path) -> TrainHeadOptions:
+    if (folder / HEAD_JSON).exists():
+        raise HeadError(f"{folder} is finished, there is nothing to resume")
+    if not (folder / OPTIONS).exists():
+        raise HeadError(f"{folder} is no run of feie train-head: it has no {OPTIONS}")
+    try:
+        return TrainHeadOptions.model_validate(read_json(folder / OPTIONS)["options"])
+    except (KeyError, ValidationError):
+        raise HeadError(f"{folder / OPTIONS} is damaged or of another version of feie") from None
+
+
+def _check_origin(folder: Path, origin: dict[str, Any]) -> None:
+    stored = read_json(folder / OPTIONS)
+    for what, key in (("store", "fingerprint"), ("labels", "sha256")):
+        if stored.get(what, {}).get(key) != origin[what][key]:
+            raise HeadError(
+                f"{origin[what]['path']} has changed since {folder} was started, so it cannot "
+                f"be resumed; train again"
+            )
+
+
+def _train(
+    trainer: Trainer, folder: Path, checkpoint_seconds: float, progress: ProgressCallback
+) -> None:
+    """Train to the end, log every epoch, put the state down now and then."""
+    total = trainer.config.epochs
+    log = _read_log(folder / LOG)[: len(trainer.history)]
+    saved = clock = time.monotonic()
+    for epoch in trainer.epochs():
+        now = time.monotonic()
+        log.append(f"{epoch.epoch},{epoch.train_loss!r},{epoch.val_pearson!r},{now - clock:.3f}")
+        clock = now
+        header = "epoch,train_loss,val_pearson,seconds"
+        write_atomically(folder / LOG, ("\n".join([header, *log]) + "\n").encode())
+        if now - saved >= checkpoint_seconds and not trainer.finished:
+            save_tensors(folder / STATE, *trainer.state())
+            saved = time.monotonic()
+        progress(_report(epoch, trainer, total))
+    if len(trainer.history) < total:
+        progress(
+            Progress(
+                "epochs", total, total,
+                message=f"stopped after epoch {len(trainer.history)}: no better validation "
+                f"Pearson since epoch {trainer.best_epoch}",
+            )
+        )  # fmt: skip
+
+
+def _read_log(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()[1:]
+    except FileNotFoundError:
+        return []
+
+
+def _report(epoch: Epoch, trainer: Trainer, total: int) -> Progress:
+    return Progress(
+        "epochs",
+        epoch.epoch,
+        total,
+        info={
+            "loss": round(epoch.train_loss, 4),
+            "val ρ": round(epoch.val_pearson, 4),
+            "best": round(trainer.best_pearson, 4),
+        },
+    )
+
+
+def _finish(
+    model: MRNN,
+    data: _Data,
+    standardiser: Standardiser,
+    train: Examples,
+    config: TrainingConfig,
+) -> Head:
+    faces = train.with_faces()
+    if config.loss == "pearson":
+        calibration = Calibration.fit(predict(model, faces.frames), faces.labels)
+    else:
+        calibration = Calibration.identity(len(data.labels.targets))
+    return Head(
+        model=model,
+        targets=data.labels.targets,
+        inputs=data.inputs,
+        standardiser=standardiser,
+        calibration=calibration,
+        label_mean=train.labels.mean(0),
+        baseline=LengthBaseline.fit(train.frames.lengths, train.labels),
+        notes={},
+    )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread: the steps are too small to share, a second one only costs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _git_describe() -> str | None:
+    """Say which commit this is, in a checkout of feie."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--tags"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

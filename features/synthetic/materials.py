@@ -18,7 +18,7 @@ _PLAIN = np.zeros((8, 3), np.float32)
 _PLAIN[Part.SOCKET] = (0.10, 0.03, 0.03)
 _PLAIN[Part.GUMS] = (0.36, 0.10, 0.10)
 _PLAIN[Part.TEETH] = (0.62, 0.58, 0.50)
-_PLAIN[Part.EYE] = (0.62, 0.58, 0.56)
+_PLAIN[Part.EYE] = (0.46, 0.43, 0.41)
 _GLOSS = np.array([1.0, 0.5, 0.3, 1.5, 2.0, 2.0, 0.0, 0.8], np.float32)
 
 
@@ -80,7 +80,8 @@ class Materials:
         stubble = beard * person.beard * np.clip(0.75 + 0.25 * pores + 0.1 * mottle, 0, 1)
         cover = stubble[:, None] * (1 - lips)
         albedo += cover * (person.hair * 0.9 - albedo) * 0.85
-        albedo += brow * (person.hair * 0.8 - albedo)
+        # Brows of the white-haired stay greyer than their hair.
+        albedo += brow * (np.minimum(person.hair * 0.8, np.float32(0.22)) - albedo)
 
         skinned = face | (kind == Part.HEAD)
         if person.hair_thickness > 0:

@@ -52,7 +52,7 @@ def join(
     failed : mapping of str to str, optional
         Videos that the store lists as failed, with the reason.
     tolerance : float
-        Largest share of labels that may lack a video.
+        Largest share of labels that may lack a video; unless it is 0, one always may.
 
     Raises
     ------
@@ -82,7 +82,8 @@ def join(
         owner[video] = label
         rows.append(row)
         found.append(video)
-    if (missing and len(missing) > tolerance * len(labels)) or not rows:
+    allowed = max(1.0, tolerance * len(labels)) if tolerance else 0.0
+    if len(missing) > allowed or not rows:
         raise LabelError(_no_join(labels, missing, known, store, failed or {}, tolerance))
     return Join(labels.take(np.array(rows, dtype=np.int64)), tuple(found), tuple(missing))
 

@@ -171,6 +171,11 @@ def test_labels_that_do_not_join(tmp_path):
         join(labels, [f"x/{i}" for i in ids], "s")
     with pytest.raises(LabelError, match="none of the 100"):
         join(labels, [], "s", tolerance=1)
+    few = labels.take(np.arange(8))
+    assert join(few, ids[1:8], "s").missing == ("v000",)
+    for strict in ({"tolerance": 0}, {"ids": ids[2:8]}):
+        with pytest.raises(LabelError, match="of the 8"):
+            join(**{"labels": few, "ids": ids[1:8], "store": "s", **strict})
     with pytest.raises(LabelError, match=r"10 of them failed in extraction, e\.g\. 'v090'"):
         join(labels, ids[:90], "s", failed={f"v{i:03d}": "broken" for i in range(90, 100)})
 

@@ -123,7 +123,7 @@ def test_bad_usage_is_one_error_and_exit_code_2(cli, tmp_path, monkeypatch, argu
 @pytest.mark.slow
 def test_ctrl_c_stops_at_once_and_the_same_command_goes_on(tmp_path, clip, untrained):
     for i in range(3):
-        clip(tmp_path / "v" / f"{i}.mp4", 2000, seed=i)
+        clip(tmp_path / "v" / f"{i}.mp4", 700, seed=i)
     command = [sys.executable, "-c", "from feie.cli import app; app()", "extract"]
     command += ["--videos", tmp_path / "v", "--store", tmp_path / "s.zarr", "--threads", "1"]
     command += ["--extractor", untrained, "--commit-videos", "1"]

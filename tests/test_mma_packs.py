@@ -22,8 +22,9 @@ from feie.features.mma.crops import (
 from feie.features.mma.network import MMANetwork, NetworkConfig
 from feie.features.mma.packs import read_pack
 from feie.features.mma.sampling import held_out, weak_valence_arousal
+from feie.features.mma.teacher import Guess, Teacher, guessed_units
 from feie.features.mma.weights import save_weights
-from feie.features.schema import EXPRESSIONS
+from feie.features.schema import ACTION_UNITS, EXPRESSIONS
 from feie.pipeline.evaluate_mma import EvaluateMmaOptions, run
 
 TINY = NetworkConfig(stem=(8, 8), widths=(8, 16), depths=(1, 1), embedding=8)
@@ -196,6 +197,22 @@ def test_augmentation_repeats_and_can_do_nothing() -> None:
         faces, 112, nothing.model_copy(update={"flip": 1.0}), torch.Generator().manual_seed(0)
     )
     torch.testing.assert_close(mirrored.flip(3), kept, atol=2e-3, rtol=0)
+
+
+def test_the_teacher_speaks_only_of_what_it_sees() -> None:
+    blendshapes = np.zeros(52, np.float32)
+    blendshapes[[44, 45]] = 0.2, 0.4
+    units = guessed_units(Guess(score=3.0, blendshapes=blendshapes, gap=0.06))
+    named = dict(zip(ACTION_UNITS, units.tolist(), strict=True))
+    assert {name for name, value in named.items() if not np.isnan(value)} == {
+        "AU01", "AU02", "AU12", "AU25", "AU26",
+    }  # fmt: skip
+    assert named["AU12"] == pytest.approx(0.5)
+    assert named["AU25"] == pytest.approx(0.5)
+    assert named["AU01"] == named["AU26"] == 0
+    assert np.isnan(guessed_units(Guess(-1.0, blendshapes, 0.06))).all()
+    with pytest.raises(MissingWeightsError, match=r"no face_landmarker\.task at"):
+        Teacher(Path("nowhere.task"))
 
 
 def test_evaluate_counts_every_image(write: Write, tmp_path: Path) -> None:

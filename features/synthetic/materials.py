@@ -81,7 +81,8 @@ class Materials:
         cover = stubble[:, None] * (1 - lips)
         albedo += cover * (person.hair * 0.9 - albedo) * 0.85
         # Brows of the white-haired stay greyer than their hair.
-        albedo += brow * (np.minimum(person.hair * 0.8, np.float32(0.22)) - albedo)
+        brow_colour = person.hair * np.float32(min(0.8, 0.22 / float(person.hair.max())))
+        albedo += brow * (brow_colour - albedo)
 
         skinned = face | (kind == Part.HEAD)
         if person.hair_thickness > 0:

@@ -274,6 +274,146 @@ def _show_failures(failures: Mapping[str, str]) -> None:
         out.print(f"[red]failed[/] {escape(video_id)}: {escape(message)}", highlight=False)
 
 
+@app.command("train-head", rich_help_panel="Stage two")
+def train_head(
+    store: Store = "features.zarr",
+    labels: Annotated[
+        Path, typer.Option(help="CSV or Parquet: an id column, `split`, numeric targets.")
+    ] = Path("labels.csv"),
+    subset: Annotated[
+        str, typer.Option(help="Groups of columns to use, e.g. `va,au`.")
+    ] = "va,expr,au",
+    targets: Annotated[
+        str | None, typer.Option(help="Label columns, comma-separated.", show_default="all")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    name: Annotated[
+        str | None, typer.Option(help="Name of this run.", show_default="time, subset, seed")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Fixes weights and batches.")] = 0,
+    preset: Annotated[
+        str, typer.Option(help="`default`, or `paper` (batch 4, learning rate 1e-4).")
+    ] = "default",
+    loss: Annotated[
+        str, typer.Option(help="`pearson` (1 - mean rho, Eq. 4), `ccc` or `mse`.")
+    ] = "pearson",
+    lr: Annotated[float | None, typer.Option(help="Adam's learning rate.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Videos a batch.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most so many.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many without a better validation Pearson.")
+    ] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
+    cell: Annotated[str, typer.Option(help="`gru` or `lstm`.")] = "gru",
+    layers: Annotated[int, typer.Option(help="Recurrent layers, 1 or 2.")] = 1,
+    width: Annotated[int, typer.Option(help="Units of a recurrent layer.")] = 128,
+    dense: Annotated[int, typer.Option(help="Units of the dense layer.")] = 32,
+    t: Annotated[int, typer.Option("--t", help="Frames that a video can have.")] = 480,
+    missing: Annotated[
+        str, typer.Option(help="Frames without a face: `drop`, `hold` or `zero`.")
+    ] = "drop",
+    long: Annotated[
+        str, typer.Option("--long", help="Videos longer than t: `uniform` resampling or `head`.")
+    ] = "uniform",
+    space: Annotated[
+        str, typer.Option(help="`prob`: probabilities as stored; `logit`: their logits.")
+    ] = "prob",
+    unmatched: Annotated[float, typer.Option(help="Share of labels that may lack a video.")] = 0.05,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run; all other options are its own.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a masked recurrent head (MRNN) on the stored affect vectors.
+
+    The epoch is chosen on the validation split; the test split is not read.
+
+    Example: `feie train-head --subset va,au --seed 1`
+    """
+    values = _given(locals())
+    values["subset"] = _parts(subset)
+    values["targets"] = _parts(targets or "")
+    again = "`feie train-head --resume RUN` goes on with it"
+    _perform("train_head", values, as_json, _show_train_head, again)
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _show_train_head(result: Any) -> None:
+    rho = "undefined" if result.mean_pearson is None else f"{result.mean_pearson:.3f}"
+    out.print(
+        f"{result.n_train} training and {result.n_val} validation videos, {result.epochs} epochs "
+        f"in {result.seconds:g} s; best was {result.best_epoch}: mean Pearson {rho} on val "
+        f"→ {escape(result.run)}",
+        highlight=False,
+    )
+
+
+@app.command(rich_help_panel="Stage two")
+def evaluate(
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of a run.", show_default="the newest of --runs")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    store: Annotated[
+        str | None, typer.Option(help="Another store.", show_default="the run's own")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Other labels.", show_default="the run's own")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="`val`, `train`, or `test`: each look at test is logged.")
+    ] = "val",
+    unmatched: Annotated[float, typer.Option(help="Share of labels that may lack a video.")] = 0.05,
+    as_json: Json = False,
+) -> None:
+    """Print Pearson per target with bootstrap 95 % intervals, and write the predictions.
+
+    Example: `feie evaluate --split test --json`
+    """
+    _perform("evaluate", _given(locals()), as_json, _show_evaluate)
+
+
+def _show_evaluate(result: Any) -> None:
+    title = f"{escape(result.run)} on split {result.split}, {result.n} videos"
+    columns = {"target": "left", "Pearson": "right", "95 % interval": "left"}
+    table = _table(title, {**columns, "CCC": "right", "MAE": "right", "length only": "right"})
+    base = result.length_baseline
+    for name, rho in result.pearson.items():
+        table.add_row(
+            escape(name),
+            _figure(rho),
+            _interval(result.intervals[name]),
+            _figure(result.ccc[name]),
+            _figure(result.mae[name]),
+            _figure(base.pearson[name]),
+        )
+    table.add_section()
+    table.add_row(
+        "mean",
+        _figure(result.mean_pearson),
+        _interval(result.mean_interval),
+        _figure(result.mean_ccc),
+        _figure(result.mean_mae),
+        _figure(base.mean_pearson),
+        style="bold",
+    )
+    out.print(table)
+    for note in result.notes:
+        out.print(f"note: {escape(note)}", highlight=False)
+    out.print(f"predictions → {escape(result.predictions)}", highlight=False)
+
+
+def _figure(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _interval(pair: tuple[float, float] | None) -> str:
+    return "" if pair is None else f"{pair[0]:.3f} to {pair[1]:.3f}"
+
+
 @app.command("train-mma", rich_help_panel="The extractor")
 def train_mma(
     config: Annotated[Path, typer.Argument(help="YAML: packs, network, schedule.")],
@@ -353,6 +493,31 @@ def _show_evaluate_mma(result: Any) -> None:
     out.print(table)
 
 
+@app.command("render-faces", rich_help_panel="The extractor")
+def render_faces(
+    model: Annotated[Path, typer.Option(help="The ICT face model as HDF5.")],
+    pack: Annotated[Path, typer.Option("--out", help="The pack to write (HDF5).")],
+    count: Annotated[int, typer.Option(help="Images.")] = 30_000,
+    seed: Annotated[int, typer.Option(help="Fixes every pixel.")] = 0,
+    people: Annotated[
+        str, typer.Option(help="`train`, `held-out` (a fifth of the identities) or `all`.")
+    ] = "train",
+    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Render a training pack of synthetic faces with exactly known action units.
+
+    Example: `feie render-faces --model ict_facekit_light.h5 --out synthetic/train.h5`
+    """
+    values = {"model": model, "out": pack, "count": count, "seed": seed}
+    values |= {"people": people, "workers": workers}
+    _perform("render_faces", values, as_json, _show_render_faces)
+
+
+def _show_render_faces(result: Any) -> None:
+    out.print(result.model_dump(), highlight=False)
+
+
 @app.command(rich_help_panel="The store")
 def info(
     store: Annotated[str, typer.Argument(help="A store.")] = "features.zarr",
@@ -408,6 +573,32 @@ def _show_verify(result: Any) -> None:
         out.print(f"[red]{rule}[/] {escape(message)}", highlight=False)
     state = "keeps its specification" if result.sound else "is damaged"
     out.print(f"{escape(result.store)} {state}", highlight=False)
+
+
+@app.command(rich_help_panel="Start here")
+def demo(
+    data: Annotated[
+        Path, typer.Option(help="The example clips and their labels, from a checkout of feie.")
+    ] = Path("data.example"),
+    folder: Annotated[Path, typer.Option("--out", help="Where store and runs go.")] = Path(
+        "feie-demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of the head.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Extract, train and evaluate on the example clips: the whole of feie, offline, in minutes.
+
+    Example: `feie demo --data data.example`
+    """
+    values = {"data": data, "out": folder, "seed": seed}
+    _perform("demo", values, as_json, _show_demo, "the same command starts anew")
+
+
+def _show_demo(result: Any) -> None:
+    _show_extract(result.extract)
+    _show_train_head(result.train_head)
+    _show_evaluate(result.evaluate)
+    out.print(f"all of it took {result.seconds:g} s", highlight=False)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def untrained(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     config = NetworkConfig(stem=(8, 8), widths=(8, 16), depths=(1, 1), embedding=8)
     path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
-    save_weights(path, "untrained", MMANetwork(config), {})
+    save_weights(path, "untrained", MMANetwork(config), 112, {})
     return path
 
 

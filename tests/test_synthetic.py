@@ -307,7 +307,8 @@ def test_light_from_the_right_brightens_the_right(mask: FaceMesh):
     lamp = Lighting((Light((1, 0, 0.3), (1, 1, 1)),), (0.05,) * 3, (0.05,) * 3)
     view = View(Pose(), Camera(60, 5, (80, 80)), lamp)
     black = np.zeros((160, 160, 3), np.uint8)
-    picture = renderer.draw(look, {}, np.zeros(17), view, black).astype(float)
+    vertices = renderer.vertices(look, {}, Pose(), (0.0, 0.0))
+    picture = renderer.draw(look, vertices, np.zeros(17), view, black).astype(float)
     assert picture[90:110, 100:115].mean() > 1.3 * picture[90:110, 45:60].mean()
     assert picture[:3].max() == 0  # the background shows beside the face
 
@@ -423,7 +424,7 @@ def test_detectors_see_the_landmarks_where_they_are(ict: FaceRenderer, shared: P
         vertices = ict.vertices(look, weights, pose, (0.0, 0.0))
         camera = aim_camera(ict, vertices, 70.0, 320, 190.0)
         backdrop = make_backdrop(np.random.default_rng(seed), 320)
-        photo = ict.draw(look, weights, units, View(pose, camera, light), backdrop)
+        photo = ict.draw(look, vertices, units, View(pose, camera, light), backdrop)
         truth = ict.landmarks(vertices, camera)
         for kept, detector in zip(errors, detectors, strict=True):
             faces = detector.detect(photo)

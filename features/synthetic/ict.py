@@ -132,7 +132,9 @@ def normals_operator(triangles: Ints, count: int) -> sparse.csr_matrix:
 def vertex_normals(vertices: Floats, triangles: Ints, operator: sparse.csr_matrix) -> Floats:
     """Compute unit vertex normals, (V, 3): area-weighted means of the normals of the triangles."""
     a, b, c = (vertices[triangles[:, k]] for k in range(3))
-    summed = operator @ np.cross(b - a, c - a)
+    u, v = (b - a).T, (c - a).T
+    cross = (u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0])
+    summed = operator @ np.stack(cross, axis=1)
     length = np.linalg.norm(summed, axis=1, keepdims=True)
     unit: Floats = (summed / np.maximum(length, 1e-12)).astype(np.float32)
     return unit

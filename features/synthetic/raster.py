@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from feie.features.synthetic.arrays import Floats
+from feie.features.synthetic.arrays import Floats, f32
 
 
 class Fragments(NamedTuple):
@@ -65,24 +65,28 @@ def rasterise(
         Sorted by nothing in particular; each pixel occurs at most once.
     """
     a, b, c = (points[triangles[:, k]] for k in range(3))
-    area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
-    low = np.ceil(np.minimum(np.minimum(a, b), c))
+    ab, ac = b - a, c - a
+    area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
+    keep = np.flatnonzero(area < -1e-9)
+    a, b, c, ab, ac, area = a[keep], b[keep], c[keep], ab[keep], ac[keep], area[keep]
+    low = np.maximum(np.ceil(np.minimum(np.minimum(a, b), c)), 0)
     high = np.floor(np.maximum(np.maximum(a, b), c))
-    low = np.maximum(low, 0).astype(np.int32)
-    high = np.minimum(high, [width - 1, height - 1]).astype(np.int32)
-    size = high - low + 1
-    keep = np.flatnonzero((area < -1e-9) & (size > 0).all(axis=1))
+    high = np.minimum(high, f32([width - 1, height - 1]))
+    size = (high - low + 1).astype(np.int32)
+    touched = np.flatnonzero((size[:, 0] > 0) & (size[:, 1] > 0))
+    keep = keep[touched]
     if not len(keep):
         empty = np.zeros(0, np.int64)
         nothing = np.zeros((0, 3), np.float32)
         return Fragments(empty, empty, nothing, np.zeros(0, np.float32))
-    a, b, c, low, size, area = a[keep], b[keep], c[keep], low[keep], size[keep], area[keep]
+    a, ab, ac, area = a[touched], ab[touched], ac[touched], area[touched]
+    low, size = low[touched], size[touched]
 
     # Weights of corners b and c, and the depth, are affine in (x, y): relative to `low`, each
     # is value0 + slope_x * dx + slope_y * dy, so a candidate pixel needs two multiply-adds.
     inverse = 1.0 / area
-    slopes_b = np.stack([(c[:, 1] - a[:, 1]) * inverse, -(c[:, 0] - a[:, 0]) * inverse], axis=1)
-    slopes_c = np.stack([-(b[:, 1] - a[:, 1]) * inverse, (b[:, 0] - a[:, 0]) * inverse], axis=1)
+    slopes_b = np.stack([ac[:, 1] * inverse, -ac[:, 0] * inverse], axis=1)
+    slopes_c = np.stack([-ab[:, 1] * inverse, ab[:, 0] * inverse], axis=1)
     start = low - a
     base_b = (start * slopes_b).sum(axis=1)
     base_c = (start * slopes_c).sum(axis=1)
@@ -91,21 +95,23 @@ def rasterise(
     row = np.repeat(np.arange(len(keep), dtype=np.int32), count)
     first = np.cumsum(count) - count
     local = np.arange(len(row), dtype=np.int32) - first.astype(np.int32)[row]
-    columns = size[:, 0].astype(np.int32)[row]
-    dy = local // columns
-    dx = local - dy * columns
+    columns = size[:, 0][row]
+    down = local // columns
+    across = local - down * columns
+    dx, dy = across.astype(np.float32), down.astype(np.float32)
     weight_b = base_b[row] + slopes_b[row, 0] * dx + slopes_b[row, 1] * dy
     weight_c = base_c[row] + slopes_c[row, 0] * dx + slopes_c[row, 1] * dy
     # A hair of tolerance closes the seams between neighbours that rounding would open.
     inside = np.flatnonzero(
         (weight_b >= -1e-5) & (weight_c >= -1e-5) & (weight_b + weight_c <= 1 + 1e-5)
     )
-    row, dx, dy = row[inside], dx[inside], dy[inside]
+    row, across, down = row[inside], across[inside], down[inside]
     weight_b, weight_c = weight_b[inside], weight_c[inside]
     weights = np.stack([1 - weight_b - weight_c, weight_b, weight_c], axis=1).astype(np.float32)
     corner_depth = depth[triangles[keep]]
     z = np.einsum("pk,pk->p", weights, corner_depth[row]).astype(np.float32)
-    pixel = (low[row, 1] + dy).astype(np.int64) * width + low[row, 0] + dx
+    corner = low.astype(np.int64)[row]
+    pixel = (corner[:, 1] + down) * width + corner[:, 0] + across
 
     # Far to near; assignment keeps the last, so the nearest wins. 16 bits make it a radix sort.
     span = max(float(np.ptp(z)) if len(z) else 0.0, 1e-9)

@@ -40,8 +40,6 @@ class View:
         Perspective and framing.
     lighting : Lighting
         Lights of the scene.
-    gaze : (float, float)
-        Eyes to the right of the picture and up, degrees, relative to the head.
     exposure : float
         Gain before the picture is clipped.
     """
@@ -49,7 +47,6 @@ class View:
     pose: Pose
     camera: Camera
     lighting: Lighting
-    gaze: tuple[float, float] = (0.0, 0.0)
     exposure: float = 1.0
 
 
@@ -109,7 +106,24 @@ class FaceRenderer:
     def vertices(
         self, look: Look, weights: Mapping[str, float], pose: Pose, gaze: tuple[float, float]
     ) -> Floats:
-        """Posed vertices relative to the pivot of the head, (V, 3) cm."""
+        """Shape and pose a head.
+
+        Parameters
+        ----------
+        look : Look
+            The person.
+        weights : dict of str to float
+            Expression weights by delta name.
+        pose : Pose
+            Attitude of the head.
+        gaze : (float, float)
+            Eyes to the right of the picture and up, degrees, relative to the head.
+
+        Returns
+        -------
+        (V, 3) float32
+            Relative to the pivot of the head, cm.
+        """
         shaped = self.mesh.shape(look.neutral, weights)
         turn = Pose(yaw=gaze[0], pitch=gaze[1]).rotation()
         for eye in self.mesh.eyes:
@@ -124,7 +138,7 @@ class FaceRenderer:
     def draw(
         self,
         look: Look,
-        weights: Mapping[str, float],
+        vertices: Floats,
         units: NDArray[np.floating],
         view: View,
         background: Image,
@@ -135,8 +149,8 @@ class FaceRenderer:
         ----------
         look : Look
             The person, from `look`.
-        weights : dict of str to float
-            Expression weights by delta name.
+        vertices : (V, 3)
+            The posed head with its expression, from `vertices`, in the pose of the view.
         units : (17,)
             Action-unit activations, which deepen the expression lines of the skin.
         view : View
@@ -150,7 +164,6 @@ class FaceRenderer:
             RGB.
         """
         height, width = background.shape[:2]
-        vertices = self.vertices(look, weights, view.pose, view.gaze)
         normals = vertex_normals(vertices, self._triangles, self._operator)
         triangles, part = self._triangles, self._part
         columns = look.fields
@@ -173,8 +186,8 @@ class FaceRenderer:
         normal = values[:, :3] / np.maximum(
             np.linalg.norm(values[:, :3], axis=1, keepdims=True), 1e-6
         )
-        wrap = SKIN_WRAP
-        diffuse, specular = view.lighting.shade(normal, gloss * view.lighting.gloss, wrap)
+        shine = gloss * view.lighting.gloss
+        diffuse, specular = view.lighting.shade(normal, shine, SKIN_WRAP)
         light = _openness(seen, width, height, view.camera.scale)[:, None]
         radiance = (albedo * diffuse + specular) * light * np.float32(view.exposure)
         colour = (np.clip(radiance, 0, 1) ** np.float32(1 / 2.2)) * 255
@@ -201,17 +214,23 @@ class FaceRenderer:
 
 
 def _openness(seen: Fragments, width: int, height: int, scale: float) -> Floats:
-    """Ambient light (P,) in [0.35, 1]: less where the surroundings stand nearer to the camera."""
-    field_ = np.zeros((height, width), np.float32)
-    cover = np.zeros((height, width), np.float32)
-    field_.reshape(-1)[seen.pixel] = seen.depth
-    cover.reshape(-1)[seen.pixel] = 1
+    """Ambient light (P,) in [0.25, 1]: less where the surroundings stand nearer to the camera."""
+    relief = np.zeros((height, width, 2), np.float32)  # depth, and whether anything is there
+    flat = relief.reshape(-1, 2)
+    flat[seen.pixel, 0] = seen.depth
+    flat[seen.pixel, 1] = 1
     light = np.ones(len(seen.pixel), np.float32)
-    for radius, strength in ((0.35, 0.9), (1.2, 0.30)):
+    # Radius in cm, strength per cm, and how far the picture is shrunk before it is blurred.
+    for radius, strength, shrink in ((0.35, 0.9, 1), (1.2, 0.30, 4)):
         sigma = max(radius * scale, 0.8)
-        mean = cv2.GaussianBlur(field_, (0, 0), sigma) / np.maximum(
-            cv2.GaussianBlur(cover, (0, 0), sigma), 1e-3
-        )
-        hollow = np.clip(seen.depth - mean.reshape(-1)[seen.pixel] - 0.05, 0, 1.2)
-        light *= 1 - np.minimum(strength * hollow, 0.6)
-    return np.maximum(light, 0.25)
+        blurred = relief
+        if shrink > 1:
+            size = (-(-width // shrink), -(-height // shrink))
+            blurred = f32(cv2.resize(relief, size, interpolation=cv2.INTER_AREA))
+        blurred = f32(cv2.GaussianBlur(blurred, (0, 0), sigma / shrink))
+        if shrink > 1:
+            blurred = f32(cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR))
+        around = blurred.reshape(-1, 2)[seen.pixel]
+        hollow = seen.depth - around[:, 0] / np.maximum(around[:, 1], 1e-3) - np.float32(0.05)
+        light *= 1 - np.minimum(strength * np.clip(hollow, 0, 1.2), 0.6)
+    return np.maximum(light, np.float32(0.25))

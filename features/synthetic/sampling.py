@@ -204,8 +204,8 @@ def draw_sample(renderer: FaceRenderer, identity: int, seed: tuple[int, ...]) ->
     distance = float(np.exp(rng.uniform(np.log(38), np.log(160))))
     camera = aim_camera(renderer, vertices, distance, PHOTO_SIZE, CROP_SIDE)
     exposure = fair_exposure(person) * float(np.exp(rng.normal(0, 0.2)))
-    view = View(pose, camera, draw_lighting(rng), gaze, exposure)
-    photo = renderer.draw(look, weights, units, view, make_backdrop(rng, PHOTO_SIZE))
+    view = View(pose, camera, draw_lighting(rng), exposure)
+    photo = renderer.draw(look, vertices, units, view, make_backdrop(rng, PHOTO_SIZE))
     landmarks = renderer.landmarks(vertices, camera)
     if rng.uniform() < 0.04:
         _occlude(photo, rng)

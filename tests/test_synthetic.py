@@ -115,7 +115,7 @@ def slow_raster(points, depth, triangles, width, height):
         a, b, c = (points[n].astype(float) for n in (i, j, k))
         area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
         if area >= 0:
-            continue  # y points down: front faces run clockwise in these coordinates
+            continue  # a back: corners run clockwise as seen (y points down)
         for y in range(height):
             for x in range(width):
                 wb = ((x - a[0]) * (c[1] - a[1]) - (y - a[1]) * (c[0] - a[0])) / area

@@ -44,9 +44,9 @@ def rasterise(
 ) -> Fragments:
     """Find the nearest triangle at each pixel centre.
 
-    Pixel centres have integer coordinates, y points down. Triangles that turn their back (those
-    whose corners run counter-clockwise on the screen with y down) are dropped. Interpolation is
-    affine: on triangles of a few pixels perspective correction changes nothing visible.
+    Pixel centres have integer coordinates, y points down. Triangles that turn their back, whose
+    corners run clockwise as one sees them, are dropped. Interpolation is affine: on triangles of
+    a few pixels perspective correction changes nothing visible.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def rasterise(
     Returns
     -------
     Fragments
-        Sorted by nothing in particular; each pixel occurs at most once.
+        In order of `pixel`; each pixel occurs at most once.
     """
     a, b, c = (points[triangles[:, k]] for k in range(3))
     ab, ac = b - a, c - a

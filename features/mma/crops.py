@@ -122,7 +122,7 @@ def cached_pack_faces(
     """
     key = hashlib.sha256(f"{detector.sha256} {detector.options}".encode())
     for image in pack.jpeg:
-        key.update(hashlib.sha256(image).digest())
+        key.update(hashlib.sha256(image.tobytes()).digest())
     path = folder / f"faces-{key.hexdigest()[:16]}.safetensors"
     if path.exists():
         with safe_open(path, framework="np") as file:

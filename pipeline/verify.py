@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import BaseModel, ConfigDict
 
-from feie.features.errors import StoreNotFoundError
 from feie.features.store.check import check_store
+from feie.features.store.reader import refuse_absent
 from feie.pipeline.progress import ProgressCallback, silent
 
 
@@ -43,7 +41,6 @@ def run(options: VerifyOptions, progress: ProgressCallback = silent) -> VerifyRe
     StoreNotFoundError
         Nothing is there to be checked.
     """
-    if "://" not in options.store and not Path(options.store).exists():
-        raise StoreNotFoundError(f"there is no store at {options.store}")
+    refuse_absent(options.store)
     found = [(v.rule, v.message) for v in check_store(options.store)]
     return VerifyResult(store=options.store, sound=not found, violations=found)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from feie.features.schema import AFFECT
-from feie.features.store.writer import StoreSettings, VideoRecord
+from feie.features.store.records import StoreSettings, VideoRecord
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,7 +36,7 @@ def settings() -> StoreSettings:
         schema=AFFECT,
         extractor={"name": "mma-test", "sha256": "e" * 64},
         options={"faces": "auto", "fps": None},
-        versions={"feie": "test"},
+        session={"versions": {"feie": "test"}},
     )
 
 
@@ -52,6 +52,7 @@ def make_record(video_id: str, frames: int, seed: int = 0, message: str = "") ->
     n = 0 if message else frames
     valid = np.arange(n) % 5 != 4
     affect = rng.random((n, len(AFFECT)), np.float32)
+    affect[:, 2:9] /= affect[:, 2:9].sum(1, keepdims=True)
     landmarks = rng.random((n, 5, 2), np.float32) * 100
     bbox = np.tile(np.array([10, 10, 90, 90], np.float32), (n, 1))
     score = rng.random(n, np.float32)

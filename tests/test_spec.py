@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,9 +22,6 @@ def sound(tmp_path_factory, settings, record):
     """A store with two videos, a failure and a superseded row, and values in their ranges."""
     path = tmp_path_factory.mktemp("spec") / "s.zarr"
     made = [record("a", 9), record("d/b", 4), record("x", 0, message="empty: no bytes")]
-    for item in made:
-        expressions = item.affect[:, 2:9]
-        expressions /= expressions.sum(1, keepdims=True)
     with StoreWriter(path, settings) as writer:
         for item in (made[1], *made):
             writer.append(item)
@@ -126,6 +124,20 @@ def test_each_must_is_checked(store, name):
 def test_every_must_has_a_test(project):
     text = (project / "features" / "SPEC.md").read_text()
     assert set(re.findall(r"\*\*(S\d+)\*\*", text)) == {name.split()[0] for name in BREAKS}
+
+
+def test_a_flipped_bit_in_an_embedding_is_noticed(tmp_path, settings, record):
+    wide = replace(settings, embedding_dim=4, options={**settings.options, "embedding": True})
+    item = record("a", 9)
+    item.embedding = np.random.default_rng(0).random((9, 4)).astype(np.float16)
+    path = tmp_path / "s.zarr"
+    with StoreWriter(path, wide) as writer:
+        writer.append(item)
+    assert check_store(path) == []
+    flip(path, "embedding/c")
+    assert {v.rule for v in check_store(path)} == {"S15"}
+    drop(path, "embedding")
+    assert {v.rule for v in check_store(path)} == {"S6"}
 
 
 def test_a_reader_refuses_a_major_version_it_does_not_know(store):

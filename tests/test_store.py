@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from feie.features.errors import (
+    FeieError,
     StoreError,
     StoreLockedError,
     StoreMismatchError,
@@ -24,6 +27,7 @@ from feie.features.errors import (
 )
 from feie.features.schema import AFFECT, Schema
 from feie.features.store import reader
+from feie.features.store.check import check_store
 from feie.features.store.reader import open_store
 from feie.features.store.writer import StoreWriter
 
@@ -93,7 +97,7 @@ def test_a_changed_source_replaces_the_old_row(tmp_path, settings, record):
 def test_sessions_say_which_versions_made_which_videos(tmp_path, settings, record):
     path = tmp_path / "s.zarr"
     write(path, settings, [record("a", 5), record("b", 5)])
-    write(path, replace(settings, versions={"feie": "newer"}), [record("c", 5)])
+    write(path, replace(settings, session={"versions": {"feie": "newer"}}), [record("c", 5)])
     sessions = open_store(path).provenance["sessions"]
     assert [(s["first"], s["last"], s["versions"]["feie"]) for s in sessions] == [
         (0, 2, "test"),
@@ -247,6 +251,161 @@ def test_a_disk_full_in_mid_commit_loses_nothing_committed(tmp_path, settings, r
     write(path, settings, [record("b", 5)])
     assert open_store(path).ids == ["a", "b"]
     np.testing.assert_array_equal(open_store(path)["b"].affect, record("b", 5).affect)
+
+
+def crash_at(instant: int, path, settings, records) -> bool:
+    """Write in a child that dies at its n-th durable write; tell whether it died."""
+    code = os.fork()
+    if code == 0:
+        from feie.features.store import durable
+
+        left = instant
+
+        def write_or_die(descriptor: int) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                os._exit(9)
+
+        durable.os.fsync = write_or_die
+        try:
+            write(path, settings, records, commit_videos=2)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(code, 0)[1]) == 9
+
+
+@pytest.mark.slow
+def test_a_crash_at_every_single_write_loses_nothing_committed(tmp_path, settings, record):
+    """Creation, commits, marks: the child dies at write 0, 1, 2, … until it lives to the end."""
+    records = [record("a", 5), record("b", 4), record("c", 6), record("a", 3, seed=1)]
+    write(tmp_path / "whole.zarr", settings, records)
+    whole = open_store(tmp_path / "whole.zarr")
+    instant, seen = 0, set()
+    while True:
+        path = tmp_path / "s.zarr"
+        died = crash_at(instant, path, settings, records)
+        committed = 0
+        if (path / "zarr.json").exists() and "spec_version" in (path / "zarr.json").read_text():
+            committed = open_store(path).committed
+            assert check_store(path) == []
+        seen.add(committed)
+        write(path, settings, records[committed:])
+        store = open_store(path)
+        assert check_store(path) == []
+        assert list(store.rows["status"]) == ["superseded", "ok", "ok", "ok"]
+        for video_id in whole.ids:
+            np.testing.assert_array_equal(store[video_id].affect, whole[video_id].affect)
+        shutil.rmtree(path)
+        if not died:
+            break
+        instant += 5  # every fifth: some fifty children
+    assert seen == {0, 2, 4}
+
+
+def test_an_interrupt_in_mid_commit_waits_for_its_end(tmp_path, settings, record, monkeypatch):
+    from feie.features.store.durable import DurableStore
+
+    real = DurableStore.flush
+
+    def interrupted(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+        real(self)
+
+    writer = StoreWriter(tmp_path / "s.zarr", settings)
+    with writer:
+        writer.append(record("a", 5))
+        monkeypatch.setattr(DurableStore, "flush", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            writer.commit()
+    assert check_store(tmp_path / "s.zarr") == []
+    assert open_store(tmp_path / "s.zarr").ids == ["a"]
+
+
+def test_other_errors_do_not_cost_what_is_buffered(tmp_path, settings, record):
+    def mismatch() -> None:
+        with StoreWriter(tmp_path / "s.zarr", settings) as writer:
+            writer.append(record("a", 5))
+            raise StoreMismatchError("another detector")
+
+    with pytest.raises(StoreMismatchError):
+        mismatch()
+    assert open_store(tmp_path / "s.zarr").ids == ["a"]
+
+
+def test_an_empty_store_takes_other_options(tmp_path, settings, record):
+    write(tmp_path / "s.zarr", settings, [])
+    other = replace(settings, options={"faces": "auto", "fps": 5.0})
+    write(tmp_path / "s.zarr", other, [record("a", 5)])
+    assert open_store(tmp_path / "s.zarr").provenance["options"]["fps"] == 5.0
+
+
+@pytest.mark.parametrize("chunk", ["video/offset/c", "video/length/c", "video/status/c"])
+def test_a_lost_index_chunk_is_refused_and_nothing_is_cut(tmp_path, settings, record, chunk):
+    path = tmp_path / "s.zarr"
+    write(path, settings, [record("a", 5), record("b", 4)])
+    shutil.rmtree(path / chunk)
+    before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    with pytest.raises(StoreError, match="damaged"):
+        open_store(path)
+    with pytest.raises(StoreError, match="damaged"):
+        write(path, settings, [])
+    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
+    assert check_store(path) != []
+
+
+DAMAGES = {
+    "zarr.json": ["", "{", "[]", "{}"],
+    "video/zarr.json": [None, ""],
+    "video/id/zarr.json": [None, "", "{"],
+    "video/fps/c/0": ["", "xxxx"],
+    "video/status/c/0": ["", "xxxx"],
+    "affect/zarr.json": ["", "{}"],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_one_error_and_never_a_traceback(tmp_path, settings, record, name):
+    path = tmp_path / "s.zarr"
+    write(path, settings, [record("a", 5)])
+    sound = (path / name).read_bytes()
+    for text in DAMAGES[name]:
+        if text is None:
+            (path / name).unlink()
+        else:
+            (path / name).write_text(text)
+        assert check_store(path) != []
+        for use in (lambda: open_store(path)["a"].affect, lambda: write(path, settings, [])):
+            with suppress(StoreError):
+                use()
+        (path / name).write_bytes(sound)
+    assert check_store(path) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"committed": "all"}, {"committed": -1}, {"committed": 1.5}, {"committed": True},
+        {"groups": []}, {"groups": None}, {"groups": {"va": [0]}}, {"columns": None},
+        {"provenance": {}}, {"provenance": None}, {"provenance": []},
+        {"provenance": {"extractor": "x", "options": {}, "detector": None, "sessions": []}},
+    ],
+)  # fmt: skip
+def test_damaged_attributes_are_one_error(tmp_path, settings, record, change):
+    path = tmp_path / "s.zarr"
+    write(path, settings, [record("a", 5)])
+    text = json.loads((path / "zarr.json").read_text())
+    text["attributes"].update(change)
+    (path / "zarr.json").write_text(json.dumps(text))
+    for use in (lambda: open_store(path), lambda: write(path, settings, [])):
+        with pytest.raises(FeieError):
+            use()
+    assert check_store(path) != []
+
+
+def test_a_place_that_cannot_be_read_says_what_is_missing():
+    with pytest.raises(StoreError):
+        open_store("nosuchscheme://bucket/s.zarr")
 
 
 LENGTHS = {"a": 1, "b": 30, "c/d": 7, "e": 12, "z": 3}

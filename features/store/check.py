@@ -11,22 +11,23 @@ from typing import Any
 import numpy as np
 import zarr
 
-from feie.features.errors import FeieError, StoreVersionError
+from feie.features.errors import FeieError
 from feie.features.schema import AFFECT
 from feie.features.store.layout import (
     FAILED,
+    SPEC_VERSION,
     STATUSES,
-    SUPERSEDED,
     VIDEO_ARRAYS,
     ArraySpec,
     frame_arrays,
 )
-from feie.features.store.reader import Store, open_store
+from feie.features.store.reader import Store, open_store, read_attributes
 
 _ROOT_ATTRIBUTES = ("spec_version", "columns", "groups", "provenance", "committed")
 _SESSION_KEYS = {"started", "ended", "first", "last", "versions"}
 _BAD_ID = re.compile(r"[\x00-\x1f\x7f\\]|(^|/)(\.{0,2})(/|$)")
 _ROUNDING = 1e-3
+_BLOCK_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -56,55 +57,80 @@ def check_store(path: str | Path) -> list[Violation]:
     -------
     list of Violation
         Empty for a sound store. Rules that build on a broken one are not looked at.
+
+    Raises
+    ------
+    StoreError
+        Nothing is there, or what reads such a place is not installed.
     """
+    attributes = _attributes(str(path))
+    if isinstance(attributes, Violation):
+        return [attributes]
+    for check in (_check_attributes, _check_structure, _check_provenance, _check_index):
+        try:
+            found = list(check(str(path), attributes))
+        except Exception as error:  # a damaged file may fail anywhere inside zarr: name it
+            found = [Violation("S1", f"cannot be read: {type(error).__name__}: {error}")]
+        if found:
+            return found
+    return list(_check_frames(open_store(path)))
+
+
+def _attributes(path: str) -> dict[str, Any] | Violation:
     try:
-        root = zarr.open_group(str(path), mode="r", use_consolidated=False)
-        missing = [name for name in _ROOT_ATTRIBUTES if name not in root.attrs]
-        if missing:
-            return [Violation("S1", f"root attribute {', '.join(missing)} is missing")]
-        version = root.attrs["spec_version"]
-        if not re.fullmatch(r"\d+\.\d+", str(version)):
-            return [Violation("S2", f"spec_version is {version!r}")]
-        structure = list(_check_structure(root))
-        if structure:
-            return structure
-        store = open_store(path)
-    except StoreVersionError as error:
-        return [Violation("S2", str(error))]
-    except FeieError as error:
-        return [Violation("S3", str(error))]
-    except Exception as error:  # a damaged file may fail anywhere inside zarr: name it, go on
-        return [Violation("S1", f"cannot be read: {error}")]
-    return [*_check_provenance(store), *_check_index(store), *_check_frames(store)]
+        return read_attributes(path)
+    except FeieError:
+        raise
+    except Exception as error:
+        return Violation("S1", f"zarr.json cannot be read: {type(error).__name__}: {error}")
 
 
-def _check_structure(root: zarr.Group) -> Iterator[Violation]:
-    attributes: dict[str, Any] = dict(root.attrs)
+def _check_attributes(path: str, attributes: dict[str, Any]) -> Iterator[Violation]:
+    missing = [name for name in _ROOT_ATTRIBUTES if name not in attributes]
+    if missing:
+        yield Violation("S1", f"root attribute {', '.join(missing)} is missing")
+        return
+    version = str(attributes["spec_version"])
+    known = SPEC_VERSION.split(".")[0]
+    if not re.fullmatch(r"\d+\.\d+", version) or version.split(".")[0] != known:
+        yield Violation("S2", f"spec_version is {version}, known is {SPEC_VERSION}")
     columns, groups = attributes["columns"], attributes["groups"]
-    sound = len(set(columns)) == len(columns) and all(
-        len(span) == 2 and 0 <= span[0] < span[1] <= len(columns) for span in groups.values()
+    sound = (
+        isinstance(columns, list)
+        and isinstance(groups, dict)
+        and len({str(c) for c in columns}) == len(columns)
+        and all(len(s) == 2 and 0 <= s[0] < s[1] <= len(columns) for s in groups.values())
     )
     if not sound:
         yield Violation("S3", f"columns {columns} and groups {groups} do not fit")
-        return
     committed = attributes["committed"]
-    if not isinstance(committed, int) or committed < 0:
+    if type(committed) is not int or committed < 0:
         yield Violation("S4", f"committed is {committed!r}")
-        return
-    offset = root.get("video/offset")
+
+
+def _check_structure(path: str, attributes: dict[str, Any]) -> Iterator[Violation]:
+    root = zarr.open_group(path, mode="r", use_consolidated=False)
+    columns, committed = attributes["columns"], attributes["committed"]
+    offset, embedding = root.get("video/offset"), root.get("embedding")
     frames = 0
     if isinstance(offset, zarr.Array) and offset.shape[0] > committed:
         frames = int(np.asarray(offset[committed]))
-    schema_arrays = frame_arrays(AFFECT)
-    for prefix, specs, rule in (("", schema_arrays, "S6"), ("video/", VIDEO_ARRAYS, "S10")):
+    width = embedding.shape[1] if isinstance(embedding, zarr.Array) else 0
+    made = attributes["provenance"]
+    if not width and isinstance(made, dict) and (made.get("options") or {}).get("embedding"):
+        yield Violation("S6", "array embedding is missing")
+    for prefix, specs, rule in (
+        ("", frame_arrays(AFFECT, width), "S6"),
+        ("video/", VIDEO_ARRAYS, "S10"),
+    ):
         for spec in specs:
             rows = frames if not prefix else committed + (spec.name == "offset")
             array = root.get(prefix + spec.name)
             if not isinstance(array, zarr.Array):
                 yield Violation(rule, f"array {prefix}{spec.name} is missing")
             else:
-                width = (len(columns),) if spec.name == "affect" else spec.shape
-                yield from _check_array(array, spec, width, rows, rule)
+                shape = (len(columns),) if spec.name == "affect" else spec.shape
+                yield from _check_array(array, spec, shape, rows, rule)
 
 
 def _check_array(
@@ -122,13 +148,17 @@ def _check_array(
         yield Violation("S15", f"{name} has no checksum")
 
 
-def _check_provenance(store: Store) -> Iterator[Violation]:
-    made = store.provenance
+def _check_provenance(path: str, attributes: dict[str, Any]) -> Iterator[Violation]:
+    made = attributes["provenance"]
+    if not isinstance(made, dict):
+        yield Violation("S5", f"provenance is {made!r}")
+        return
     for part in ("extractor", "detector"):
         found = made.get(part)
         if part == "detector" and found is None and "detector" in made:
             continue
-        if not found or not re.fullmatch(r"[0-9a-f]{64}", str(found.get("sha256"))):
+        digest = found.get("sha256") if isinstance(found, dict) else None
+        if not re.fullmatch(r"[0-9a-f]{64}", str(digest)):
             yield Violation("S5", f"provenance.{part} names no weights by sha256")
     if not isinstance(made.get("options"), dict):
         yield Violation("S5", "provenance.options is missing")
@@ -137,41 +167,58 @@ def _check_provenance(store: Store) -> Iterator[Violation]:
         yield Violation("S5", f"provenance.sessions must hold {', '.join(sorted(_SESSION_KEYS))}")
         return
     covered = [row for s in sessions for row in range(s["first"], s["last"])]
-    if covered != list(range(store.committed)):
+    if covered != list(range(attributes["committed"])):
         yield Violation("S5", "provenance.sessions do not cover the committed videos")
 
 
-def _check_index(store: Store) -> Iterator[Violation]:
-    index = store.rows
-    offsets = np.asarray(store.array("video/offset")[: store.committed + 1])
-    lengths = index["length"].to_numpy()
+def _check_index(path: str, attributes: dict[str, Any]) -> Iterator[Violation]:
+    videos = zarr.open_group(path, mode="r", use_consolidated=False)["video"]
+    assert isinstance(videos, zarr.Group)
+    count = attributes["committed"]
+    index = {}
+    for spec in VIDEO_ARRAYS:
+        array = videos[spec.name]
+        assert isinstance(array, zarr.Array)
+        try:
+            index[spec.name] = np.asarray(array[: count + (spec.name == "offset")])
+        except Exception as error:  # the codecs raise several kinds
+            yield Violation("S15", f"video/{spec.name}: a chunk cannot be read: {error}")
+    if len(index) < len(VIDEO_ARRAYS):
+        return
+    offsets, lengths = index["offset"], index["length"]
     if offsets[0] != 0 or (np.diff(offsets) != lengths).any() or (lengths < 0).any():
         yield Violation("S11", "video/offset and video/length do not agree")
-    for row in index.itertuples():
-        video_id, status = str(row.id), str(row.status)
+    for row in range(count):
+        video_id, status = str(index["id"][row]), str(index["status"][row])
         if status not in STATUSES:
             yield Violation("S12", f"{video_id}: status is {status!r}")
-        if status == FAILED and (row.length or not row.message):
+        if status == FAILED and (lengths[row] or not index["message"][row]):
             yield Violation("S12", f"{video_id}: failed, with frames or without a message")
         if not video_id or _BAD_ID.search(video_id):
             yield Violation("S13", f"id {video_id!r} is no plain relative path")
 
 
 def _check_frames(store: Store) -> Iterator[Violation]:
+    """Look at every committed row, in blocks of whole videos, so that no chunk is read often."""
     standard = store.schema == AFFECT
+    names = [spec.name for spec in frame_arrays(store.schema)]
+    names += ["embedding"] if store.has_embedding else []
+    index = store.rows
     row: Any
-    for row in store.rows[store.rows["status"] != SUPERSEDED].itertuples():
-        span = slice(int(row.offset), int(row.offset) + int(row.length))
+    for _, videos in index.groupby(index["offset"] // _BLOCK_ROWS):
+        start = int(videos["offset"].iloc[0])
+        stop = int((videos["offset"] + videos["length"]).iloc[-1])
         try:
-            arrays = {
-                spec.name: np.asarray(store.array(spec.name)[span])
-                for spec in frame_arrays(store.schema)
-            }
-        except Exception as error:  # zarr raises several kinds for a chunk that does not decode
-            yield Violation("S15", f"{row.id}: a chunk cannot be read: {error}")
+            arrays = {name: np.asarray(store.array(name)[start:stop]) for name in names}
+        except Exception as error:  # the codecs raise several kinds
+            first, last = videos["id"].iloc[0], videos["id"].iloc[-1]
+            yield Violation("S15", f"{first} … {last}: a chunk cannot be read: {error}")
             continue
-        for rule, message in _check_video(arrays, row, standard):
-            yield Violation(rule, f"{row.id}: {message}")
+        for row in videos.itertuples():
+            span = slice(int(row.offset) - start, int(row.offset + row.length) - start)
+            part = {name: values[span] for name, values in arrays.items()}
+            for rule, message in _check_video(part, row, standard):
+                yield Violation(rule, f"{row.id}: {message}")
 
 
 def _check_video(arrays: dict[str, Any], row: Any, standard: bool) -> Iterator[tuple[str, str]]:

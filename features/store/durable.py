@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import uuid
 from pathlib import Path
 
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
-PARTIAL_SUFFIX = ".partial"
+_PARTIAL = re.compile(r".+\.[0-9a-f]{32}\.partial")
+
+
+def is_partial(name: str) -> bool:
+    """Tell whether a file name is one of those that a killed writer leaves."""
+    return _PARTIAL.fullmatch(name) is not None
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_durably(path: Path, value: Buffer) -> None:
@@ -20,7 +35,7 @@ def _write_durably(path: Path, value: Buffer) -> None:
     rename that reaches the disk before its data could lose them.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         with temporary.open("wb") as file:
             file.write(value.as_buffer_like())
@@ -62,14 +77,11 @@ class DurableStore(LocalStore):
         for path in self._touched:
             directories.update(p for p in (path, *path.parents) if p.is_relative_to(self.root))
         for directory in directories:
-            descriptor = os.open(directory, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_directory(directory)
         self._touched.clear()
 
     def remove_partial_files(self) -> None:
         """Delete what a killed writer left under temporary names."""
-        for path in self.root.rglob(f"*{PARTIAL_SUFFIX}"):
-            path.unlink(missing_ok=True)
+        for path in self.root.rglob("*.partial"):
+            if is_partial(path.name):
+                path.unlink(missing_ok=True)

@@ -15,15 +15,24 @@ import zarr
 from numpy.typing import NDArray
 
 from feie.features.errors import (
+    FeieError,
     StoreError,
     StoreNotFoundError,
     StoreVersionError,
     UsageError,
 )
 from feie.features.schema import Schema
-from feie.features.store.layout import FAILED, OK, SPEC_VERSION, SUPERSEDED, VIDEO_ARRAYS
+from feie.features.store.layout import (
+    FAILED,
+    OK,
+    SPEC_VERSION,
+    STATUSES,
+    SUPERSEDED,
+    VIDEO_ARRAYS,
+)
 
 _BLOCK_ROWS = 65_536
+_READ_AGAIN = 5
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class VideoView:
         return self._rows.stop - self._rows.start
 
     def _read(self, name: str) -> NDArray[Any]:
-        return np.asarray(self._store.array(name)[self._rows])
+        return self._store.values(name, self._rows)
 
     @property
     def affect(self) -> NDArray[np.float32]:
@@ -103,6 +112,8 @@ class Store:
         Columns and groups of ``affect``.
     attributes : dict
         Root attributes, provenance included.
+    rows : pandas.DataFrame
+        All committed rows of ``video/``, superseded ones included, in stored order.
     videos : pandas.DataFrame
         One row a video id (the newest where a source was redone), indexed by id; columns
         ``offset, length, fps, width, height, source, size, mtime_ns, fingerprint, faces, status,
@@ -113,22 +124,32 @@ class Store:
         self.path = path
         self._root = root
         self.attributes: dict[str, Any] = dict(root.attrs)
-        version = str(self.attributes.get("spec_version", ""))
-        if not version:
-            raise StoreError(f"{path} is a Zarr group but no feie store (no spec_version)")
-        if version.split(".")[0] != SPEC_VERSION.split(".")[0]:
-            raise StoreVersionError(
-                f"{path} follows specification {version}, this feie reads {SPEC_VERSION}; "
-                f"use the feie that made it or extract again"
-            )
+        _check_attributes(path, self.attributes)
         self.schema = Schema(
             tuple(self.attributes["columns"]),
             {k: (int(v[0]), int(v[1])) for k, v in self.attributes["groups"].items()},
         )
-        self.committed = int(self.attributes["committed"])
-        self.rows = self.read_index()
+        self.committed: int = self.attributes["committed"]
+        self.rows = self._read_index()
         latest = self.rows[~self.rows["id"].duplicated(keep="last")]
         self.videos = latest[latest["status"] != SUPERSEDED].set_index("id").sort_index()
+
+    def values(self, name: str, rows: slice) -> NDArray[Any]:
+        """Read rows of one array.
+
+        Raises
+        ------
+        StoreError
+            They are not there, or damaged.
+        """
+        try:
+            return np.asarray(self.array(name)[rows])
+        except FeieError:
+            raise
+        except Exception as error:  # the codecs raise several kinds
+            raise StoreError(
+                f"{self.path}: {name} cannot be read ({error}): run `feie verify {self.path}`"
+            ) from error
 
     def array(self, name: str) -> zarr.Array[Any]:
         """Give one array by its path in the store, e.g. ``"affect"`` or ``"video/id"``."""
@@ -137,20 +158,31 @@ class Store:
             raise StoreError(f"{self.path} has no array {name!r}: run `feie verify {self.path}`")
         return found
 
-    def read_index(self) -> pd.DataFrame:
+    def _read_index(self) -> pd.DataFrame:
         """Read all committed rows of ``video/``, superseded ones included, in stored order."""
         count = self.committed
         table: dict[str, Any] = {}
         for spec in VIDEO_ARRAYS:
             rows = count + (spec.name == "offset")
-            values = np.asarray(self.array(f"video/{spec.name}")[:rows])
+            values = self.values(f"video/{spec.name}", slice(rows))
             if len(values) < rows:
                 raise StoreError(
                     f"{self.path}: video/{spec.name} has {len(values)} rows, {count} are committed"
                 )
             table[spec.name] = [str(v) for v in values] if spec.dtype is str else np.asarray(values)
-        table["offset"] = table["offset"][:-1]
+        offsets, lengths = table["offset"], table["length"]
+        # A chunk that is gone reads as zeros, which would hand out the rows of other videos.
+        if offsets[0] != 0 or (np.diff(offsets) != lengths).any() or (lengths < 0).any():
+            raise StoreError(f"{self.path} is damaged: video/offset and video/length do not agree")
+        if not set(table["status"]) <= set(STATUSES):
+            raise StoreError(f"{self.path} is damaged: video/status holds unknown words")
+        table["offset"] = offsets[:-1]
         return pd.DataFrame(table)
+
+    @property
+    def has_embedding(self) -> bool:
+        """Whether the extractor's embedding of each face is kept, as array ``embedding``."""
+        return "embedding" in self._root
 
     @property
     def ids(self) -> list[str]:
@@ -226,9 +258,9 @@ class Store:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         values = np.empty((int(offsets[-1]), len(picked)), np.float32)
         valid = np.empty(int(offsets[-1]), np.bool_)
-        affect, valid_array = self.array("affect"), self.array("valid")
         for start, stop, pieces in _blocks(starts, offsets[:-1], lengths):
-            block, flags = np.asarray(affect[start:stop]), np.asarray(valid_array[start:stop])
+            block = self.values("affect", slice(start, stop))
+            flags = self.values("valid", slice(start, stop))
             for source, target, count in pieces:
                 rows_of = slice(source - start, source - start + count)
                 values[target : target + count] = (
@@ -291,17 +323,66 @@ def open_store(path: str | Path) -> Store:
     (95, 26)
     """
     text = str(path)
-    if "://" not in text and not Path(text).exists():
-        raise StoreNotFoundError(
-            f"there is no store at {text}; `feie extract --videos DIR --store {text}` makes one"
-        )
+    refuse_absent(text)
     try:
-        root = zarr.open_group(text, mode="r", use_consolidated=False)
+        for _ in range(_READ_AGAIN):
+            store = Store(text, _open_root(text))
+            # A writer may have replaced a video between the mark and the index that was read.
+            if read_attributes(text) == store.attributes:
+                break
+        return store
+    except FeieError:
+        raise
+    except PermissionError as error:
+        raise StoreError(f"{text} cannot be read: {error.strerror}") from None
+    except Exception as error:  # a damaged file may fail anywhere inside zarr and the codecs
+        raise StoreError(f"{text} is damaged ({error}): run `feie verify {text}`") from error
+
+
+def refuse_absent(path: str) -> None:
+    """Raise `StoreNotFoundError` where a local path holds nothing."""
+    try:
+        if "://" in path or Path(path).exists():
+            return
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
+    raise StoreNotFoundError(
+        f"there is no store at {path}; `feie extract --videos DIR --store {path}` makes one"
+    )
+
+
+def read_attributes(path: str) -> dict[str, Any]:
+    """Read the root attributes of a Zarr group, whatever it is."""
+    return dict(_open_root(path).attrs)
+
+
+def _open_root(path: str) -> zarr.Group:
+    try:
+        return zarr.open_group(path, mode="r", use_consolidated=False)
     except FileNotFoundError:
-        raise StoreNotFoundError(f"{text} holds no Zarr group, so it is no feie store") from None
-    except (ValueError, OSError, KeyError) as error:
-        raise StoreError(f"{text} cannot be opened as a store: {error}") from None
-    try:
-        return Store(text, root)
-    except (KeyError, TypeError) as error:
-        raise StoreError(f"{text} lacks {error} that the specification demands") from None
+        raise StoreNotFoundError(f"{path} holds no Zarr group, so it is no feie store") from None
+    except ImportError as error:
+        raise StoreError(f"{path} cannot be opened: {error}; pip install it") from None
+
+
+def _check_attributes(path: str, attributes: Mapping[str, Any]) -> None:
+    version = str(attributes.get("spec_version", ""))
+    if not version:
+        raise StoreError(f"{path} is a Zarr group but no feie store (no spec_version)")
+    if version.split(".")[0] != SPEC_VERSION.split(".")[0]:
+        raise StoreVersionError(
+            f"{path} follows specification {version}, this feie reads {SPEC_VERSION}; "
+            f"use the feie that made it or extract again"
+        )
+    made, committed = attributes.get("provenance"), attributes.get("committed")
+    sound = (
+        isinstance(made, dict)
+        and isinstance(made.get("extractor"), dict)
+        and isinstance(made.get("options"), dict)
+        and isinstance(made.get("detector", ""), dict | None)
+        and isinstance(made.get("sessions"), list)
+        and type(committed) is int
+        and committed >= 0
+    )
+    if not sound:
+        raise StoreError(f"{path} is damaged: its root attributes break the specification")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -14,11 +16,9 @@ from typing import Any
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
 
 from feie.features.errors import FeieError, StoreError, StoreMismatchError
-from feie.features.schema import Schema
-from feie.features.store.durable import DurableStore
+from feie.features.store.durable import DurableStore, is_partial, sync_directory
 from feie.features.store.layout import (
     FAILED,
     OK,
@@ -30,73 +30,9 @@ from feie.features.store.layout import (
 )
 from feie.features.store.lock import WriterLock
 from feie.features.store.reader import Store, open_store
+from feie.features.store.records import StoreSettings, VideoRecord
 
-
-@dataclass
-class VideoRecord:
-    """What a worker returns of one video, and what the store keeps of it.
-
-    Attributes
-    ----------
-    affect : ndarray of float32, shape (frames, columns)
-        NaN rows where no face was found.
-    time : ndarray of float64, shape (frames,)
-        Seconds.
-    valid : ndarray of bool, shape (frames,)
-    face_score : ndarray of float32, shape (frames,)
-    bbox : ndarray of float32, shape (frames, 4)
-        Pixels.
-    landmarks : ndarray of float32, shape (frames, 5, 2)
-        Pixels.
-    embedding : ndarray of float16, shape (frames, d), or None
-    message : str
-        Why it failed; empty for a video that did not.
-    """
-
-    id: str
-    source: str
-    size: int
-    mtime_ns: int
-    fingerprint: str
-    fps: float
-    width: int
-    height: int
-    affect: NDArray[np.float32]
-    time: NDArray[np.float64]
-    valid: NDArray[np.bool_]
-    face_score: NDArray[np.float32]
-    bbox: NDArray[np.float32]
-    landmarks: NDArray[np.float32]
-    embedding: NDArray[np.float16] | None = None
-    message: str = ""
-
-    @property
-    def failed(self) -> bool:
-        """Whether the video is kept as a named failure, with no frames."""
-        return bool(self.message)
-
-
-@dataclass(frozen=True)
-class StoreSettings:
-    """What fixes the numbers of a store; a store accepts only videos made with the same.
-
-    Attributes
-    ----------
-    schema : Schema
-    extractor : dict
-        ``name``, ``sha256`` of the weights, and options.
-    options : dict
-        Every other option that changes numbers; the detector joins by `StoreWriter.use_detector`.
-    embedding_dim : int
-        0 for none.
-    """
-
-    schema: Schema
-    extractor: Mapping[str, Any]
-    options: Mapping[str, Any]
-    embedding_dim: int = 0
-    versions: Mapping[str, str] = field(default_factory=dict)
-
+_COMMIT_FRAMES = 500_000  # some 130 MB of buffered rows, however few the videos are
 
 _CURES = {
     errno.ENOSPC: "the disk is full; free some space",
@@ -146,20 +82,30 @@ class StoreWriter:
         commit_videos: int = 256,
         commit_seconds: float = 30.0,
     ) -> None:
-        self.path = path
+        self.path = path.absolute()
         self._settings = settings
         self._commit_videos = commit_videos
         self._commit_seconds = commit_seconds
         self._buffer: list[VideoRecord] = []
-        self._lock = WriterLock(path)
+        self._buffered_frames = 0
+        self._in_commit = False
+        self._lock = WriterLock(self.path)
 
     def __enter__(self) -> StoreWriter:
         with _disk_errors(self.path):
+            self._refuse_foreign()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
         try:
             with _disk_errors(self.path):
                 self._open()
+        except (ValueError, KeyError, TypeError) as error:
+            self._lock.release()
+            if isinstance(error, FeieError):
+                raise
+            raise StoreError(
+                f"{self.path} is damaged ({error}): run `feie verify {self.path}`"
+            ) from error
         except BaseException:
             self._lock.release()
             raise
@@ -172,33 +118,48 @@ class StoreWriter:
         trace: TracebackType | None,
     ) -> None:
         try:
-            # A full or vanished disk has just said no: a second try would only hide its message.
-            if not isinstance(error, (StoreError, OSError)):
+            # A commit that broke off has said why; to try it again would only hide that.
+            if not self._in_commit:
                 self.commit()
         finally:
             self._lock.release()
 
-    def _open(self) -> None:
-        occupied = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
-        if occupied and not (self.path / "zarr.json").is_file():
+    def _refuse_foreign(self) -> None:
+        if not self.path.exists() or (self.path / "zarr.json").is_file():
+            return
+        if not self.path.is_dir() or any(not is_partial(p.name) for p in self.path.iterdir()):
             raise StoreError(f"{self.path} exists and is no store; choose another --store")
+
+    def _open(self) -> None:
         self._disk = DurableStore(self.path)
-        self._disk.root.mkdir(parents=True, exist_ok=True)
-        self._disk.remove_partial_files()
         if not (self.path / "zarr.json").is_file():
             zarr.create_group(self._disk, attributes=_UNFINISHED)
+            sync_directory(self.path.parent)
+            unfinished = True
+        else:
+            unfinished = self._is_unfinished() or open_store(self.path).committed == 0
+        self._disk.remove_partial_files()
         self._root = zarr.open_group(self._disk, mode="r+", use_consolidated=False)
-        if dict(self._root.attrs) == _UNFINISHED:
+        if unfinished:
             self._create()
         store = open_store(self.path)
         _check_same(store, self._settings)
         self._adopt(store)
 
+    def _is_unfinished(self) -> bool:
+        try:
+            root = json.loads((self.path / "zarr.json").read_text(encoding="utf-8"))
+            return bool(root["attributes"] == _UNFINISHED)
+        except (ValueError, KeyError, TypeError):  # opening it will say what is wrong
+            return False
+
     def _create(self) -> None:
         # The attributes come last: whoever is killed before leaves a store that is laid out anew.
+        self._root.attrs.put(dict(_UNFINISHED))
         for name in list(self._root.keys()):
             del self._root[name]
         create_store(self._root, self._settings.schema, self._settings.embedding_dim)
+        self._disk.flush()
         self._root.attrs.put(
             {
                 "Conventions": "CF-1.11",
@@ -219,30 +180,39 @@ class StoreWriter:
 
     def _adopt(self, store: Store) -> None:
         """Take over the committed state and cut off whatever lies beyond it."""
-        index = store.read_index()
+        index = store.rows
         self._committed = store.committed
-        self._frames = int(np.asarray(store.array("video/offset")[store.committed]))
-        self._latest: dict[str, int] = {}
-        for row, (video_id, status) in enumerate(zip(index["id"], index["status"], strict=True)):
-            if video_id in self._latest and index["status"][self._latest[video_id]] != SUPERSEDED:
-                # A kill fell between a commit and the mark on the row that it replaced.
-                self._array("video/status")[self._latest[video_id]] = np.array(SUPERSEDED)
-            if status != SUPERSEDED:
-                self._latest[video_id] = row
-        self.known = store.videos
-        for spec in frame_arrays(self._settings.schema, self._settings.embedding_dim):
+        self._frames = int(index["length"].sum())
+        frame_specs = frame_arrays(self._settings.schema, self._settings.embedding_dim)
+        for spec in frame_specs:
+            if (rows := self._array(spec.name).shape[0]) < self._frames:
+                raise StoreError(
+                    f"{self.path} is damaged: {spec.name} has {rows} rows, {self._frames} are "
+                    f"committed (see `feie verify`)"
+                )
+        for spec in frame_specs:
             self._cut(spec.name, self._frames)
         for spec in VIDEO_ARRAYS:
             self._cut(f"video/{spec.name}", self._committed + (spec.name == "offset"))
+        self._latest: dict[str, int] = {}
+        for row, (video_id, status) in enumerate(zip(index["id"], index["status"], strict=True)):
+            if video_id in self._latest:
+                # A kill fell between a commit and the mark on the row that it replaced.
+                self._supersede(self._latest.pop(video_id))
+            if status != SUPERSEDED:
+                self._latest[video_id] = row
+        self.known = store.videos
         self._provenance: dict[str, Any] = dict(store.provenance)
         self._session: dict[str, Any] = {
+            **self._settings.session,
             "started": _now(),
-            "ended": _now(),
             "first": self._committed,
-            "versions": dict(self._settings.versions),
         }
         self._sessions = list(self._provenance["sessions"])
         self._last_commit = time.monotonic()
+
+    def _supersede(self, row: int) -> None:
+        self._array("video/status")[row] = np.array(SUPERSEDED)
 
     def _array(self, name: str) -> zarr.Array[Any]:
         found = self._root[name]
@@ -275,22 +245,34 @@ class StoreWriter:
             The disk is full or gone; everything committed before is safe.
         """
         self._buffer.append(record)
-        due = time.monotonic() - self._last_commit >= self._commit_seconds
-        if due or len(self._buffer) >= self._commit_videos:
+        self._buffered_frames += len(record.time)
+        full = len(self._buffer) >= self._commit_videos or self._buffered_frames >= _COMMIT_FRAMES
+        if full:
+            self.commit()
+        else:
+            self.commit_if_due()
+
+    def commit_if_due(self) -> None:
+        """Commit if the time for it has come."""
+        if time.monotonic() - self._last_commit >= self._commit_seconds:
             self.commit()
 
     def commit(self) -> None:
-        """Write what is buffered: frame arrays, index arrays, then the mark that counts them."""
+        """Write what is buffered: frame arrays, index arrays, then the mark that counts them.
+
+        Ctrl-C waits for its end. After an error the writer is of no more use.
+        """
         if self._buffer:
-            with _disk_errors(self.path):
+            with _uninterrupted(), _disk_errors(self.path):
+                self._in_commit = True
                 self._write(self._buffer)
-            self._buffer = []
+                self._buffer = []
+                self._buffered_frames = 0
+                self._in_commit = False
         self._last_commit = time.monotonic()
 
     def _write(self, records: Sequence[VideoRecord]) -> None:
-        # A commit that a full disk broke off may have left longer arrays behind.
         for spec in frame_arrays(self._settings.schema, self._settings.embedding_dim):
-            self._cut(spec.name, self._frames)
             parts = [getattr(r, spec.name) for r in records if not r.failed]
             if parts:
                 self._array(spec.name).append(np.concatenate(parts).astype(spec.dtype, copy=False))
@@ -303,7 +285,6 @@ class StoreWriter:
             "status": [FAILED if r.failed else OK for r in records],
         }
         for spec in VIDEO_ARRAYS:
-            self._cut(f"video/{spec.name}", self._committed + (spec.name == "offset"))
             column = columns.get(spec.name)
             if column is None:
                 column = [getattr(r, spec.name) for r in records]
@@ -311,22 +292,37 @@ class StoreWriter:
             self._array(f"video/{spec.name}").append(np.array(column, dtype=dtype))
         self._disk.flush()
         count = self._committed + len(records)
-        self._session["ended"] = _now()
-        self._root.attrs.update(
+        session = {**self._session, "ended": _now(), "last": count}
+        # put is one atomic write; update would be one a key, the mark before what it vouches for.
+        self._root.attrs.put(
             {
-                "provenance": {
-                    **self._provenance,
-                    "sessions": [*self._sessions, {**self._session, "last": count}],
-                },
+                **dict(self._root.attrs),
+                "provenance": {**self._provenance, "sessions": [*self._sessions, session]},
                 "committed": count,
             }
         )
         self._disk.flush()
         for row, record in enumerate(records, start=self._committed):
             if record.id in self._latest:
-                self._array("video/status")[self._latest[record.id]] = np.array(SUPERSEDED)
+                self._supersede(self._latest[record.id])
             self._latest[record.id] = row
         self._committed, self._frames = count, int(offsets[-1])
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the end of the block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+    if held:
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -23,16 +23,19 @@ SOURCES := pyproject.toml $(shell find __init__.py cli.py pipeline features head
 
 $(VENV)/.feie-installed: $(BIN)/python $(SOURCES)
 	@echo "== installing feie and what it needs into $(VENV) (a minute or two)"
+	@rm -rf build
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(INSTALL)"
 	@touch $@
 
 $(VENV)/.feie-dev-installed: $(BIN)/python $(SOURCES)
 	@echo "== installing feie and its test tools into $(VENV) (a minute or two)"
+	@rm -rf build
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(INSTALL)[dev]"
 	@touch $@ $(VENV)/.feie-installed
 
 demo: $(VENV)/.feie-installed
 	@echo "== feie demo: extract, train-head and evaluate on data.example, into .demo/"
+	@rm -rf .demo
 	$(BIN)/feie demo --data data.example --out .demo
 
 test: $(VENV)/.feie-dev-installed

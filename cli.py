@@ -141,6 +141,11 @@ def _perform(
     except FeieError as error:
         _complain(str(error))
         raise typer.Exit(error.exit_code) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _complain(f"{error.filename}: {error.strerror}")
+        raise typer.Exit(2) from None
     except KeyboardInterrupt:
         _complain(f"interrupted; {again or 'nothing was lost that had been finished'}")
         raise typer.Exit(130) from None
@@ -184,7 +189,9 @@ def extract(
     videos: Annotated[
         Path, typer.Option("--videos", help="Folder of videos or of folders of aligned frames.")
     ],
-    store: Store = "features.zarr",
+    store: Annotated[
+        str, typer.Option("--store", help="Folder of the Zarr store; made or continued.")
+    ] = "features.zarr",
     extractor: Annotated[
         str, typer.Option(help="Bundled name, or a .safetensors made by `feie train-mma`.")
     ] = "mma-lite",
@@ -257,6 +264,11 @@ def _show_extract(result: Any) -> None:
         f"{result.videos} videos: {verb}, {result.skipped} done before, {result.failed} failed",
         highlight=False,
     )
+    if result.replaced:
+        out.print(
+            f"{result.replaced} replaced what the store held of the same id from other bytes",
+            highlight=False,
+        )
     if result.frames:
         out.print(
             f"{result.frames} frames, {result.face_share:.1%} with a face, "
@@ -266,7 +278,7 @@ def _show_extract(result: Any) -> None:
     _show_failures(result.failures)
     if result.ignored:
         few = ", ".join(result.ignored[:5]) + (" …" if len(result.ignored) > 5 else "")
-        out.print(f"{len(result.ignored)} files are no videos and were passed over: {escape(few)}")
+        out.print(f"passed over, no videos ({len(result.ignored)}): {escape(few)}", highlight=False)
 
 
 def _show_failures(failures: Mapping[str, str]) -> None:

@@ -42,6 +42,8 @@ def find_weights(spec: str) -> Path:
                 f"--detector scrfd:FILE ({LICENCE})"
             )
         return path
+    if Path(spec).is_file():
+        raise UsageError(f"{spec} is no ONNX file; give --detector scrfd:FILE.onnx")
     root = Path("~/.insightface/models").expanduser()
     for pack in [spec] if spec else MODEL_PACKS:
         # The archive of antelopev2 unpacks into a folder of its own name inside.

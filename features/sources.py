@@ -214,9 +214,10 @@ def _walk(root: Path) -> Iterator[tuple[Path, str, list[str]]]:
 
 
 def _checked(relative: str) -> str:
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in relative):
+    if "\\" in relative or any(unicodedata.category(c) in ("Cc", "Cs") for c in relative):
         raise UsageError(
-            f"the name {relative!r} holds control characters or is not valid Unicode; rename it"
+            f"the name {relative!r} holds a backslash, control characters or invalid Unicode; "
+            f"rename it"
         )
     return relative
 

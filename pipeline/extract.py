@@ -6,11 +6,11 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field
 
 from feie.features.detect import Detector, load_detector
 from feie.features.errors import UsageError, VideoError
@@ -19,10 +19,17 @@ from feie.features.facestream import FaceOptions
 from feie.features.sources import Discovery, Source, discover, fingerprint
 from feie.features.store.layout import FAILED
 from feie.features.store.reader import open_store
-from feie.features.store.writer import StoreSettings, StoreWriter
+from feie.features.store.records import StoreSettings, VideoRecord
+from feie.features.store.writer import StoreWriter
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.provenance import library_versions
 from feie.pipeline.stage_one import StageOne
+
+
+def _local(store: object) -> object:
+    if "://" in str(store) or not str(store):
+        raise ValueError("stores are written to a local folder; copy it where you like afterwards")
+    return store
 
 
 class ExtractOptions(BaseModel):
@@ -31,7 +38,7 @@ class ExtractOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     videos: Path
-    store: Path = Path("features.zarr")
+    store: Annotated[Path, BeforeValidator(_local)] = Path("features.zarr")
     extractor: str = "mma-lite"
     detector: str | None = None
     faces: Literal["auto", "detect", "aligned"] = "auto"
@@ -59,6 +66,8 @@ class ExtractResult(BaseModel):
         Videos of this folder that failed, now or before.
     failures : dict of str to str
         Which they are, and why.
+    replaced : int
+        Videos of those extracted that the store held from other bytes.
     frames : int
         Frames written in this run.
     face_share : float
@@ -73,6 +82,7 @@ class ExtractResult(BaseModel):
     videos: int
     extracted: int = 0
     skipped: int = 0
+    replaced: int = 0
     failures: dict[str, str] = {}
     frames: int = 0
     face_share: float = 0.0
@@ -99,6 +109,7 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
     FeieError
         Nothing can be done as asked: no videos, no weights, another writer, another detector.
     """
+    face_options = FaceOptions(faces=options.faces, fps=options.fps)
     found = discover(options.videos)
     _refuse_overlap(options)
     if options.dry_run:
@@ -121,22 +132,28 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
         result.failures = _failed_before(found.sources, writer.known, {s.video_id for s in todo})
         engine = StageOne(
             extractor,
-            FaceOptions(faces=options.faces, fps=options.fps),
+            face_options,
             detector.load,
-            threads=options.threads or max(1, os.cpu_count() or 1),
+            threads=options.threads or _cores(),
             batch_size=options.batch_size,
             embedding=options.embedding,
         )
-        named = False
-        for done, record in enumerate(engine.records(todo), start=1):
+        named, done = False, 0
+        for record in engine.records(todo):
+            if record is None:
+                writer.commit_if_due()
+                continue
+            done += 1
             if engine.detector is not None and not named:
                 writer.use_detector(detector.describe(engine.detector))
                 named = True
-            writer.append(record)
+            if not _said_before(record, writer.known):
+                writer.append(record)
             if record.failed:
                 result.failures[record.id] = record.message
             else:
                 result.extracted += 1
+                result.replaced += record.id in writer.known.index
                 result.frames += len(record.time)
                 faces += int(record.valid.sum())
             seconds = max(time.monotonic() - started, 1e-9)
@@ -159,6 +176,15 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
     return result
 
 
+def _said_before(record: VideoRecord, known: pd.DataFrame) -> bool:
+    """Tell a failure that the store names in the same words already."""
+    if not record.failed or record.id not in known.index:
+        return False
+    row = known.loc[record.id]
+    same = (row["message"], row["fingerprint"]) == (record.message, record.fingerprint)
+    return bool(row["status"] == FAILED and same)
+
+
 class _Detectors:
     """Loads the detector when a video first needs one, or at once if it was asked for by name."""
 
@@ -173,6 +199,13 @@ class _Detectors:
     @staticmethod
     def describe(detector: Detector) -> dict[str, Any]:
         return {"name": detector.name, "sha256": detector.sha256, **detector.options}
+
+
+def _cores() -> int:
+    """Count the cores that this process may use: fewer than there are under SLURM."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _device(asked: str) -> str:
@@ -192,7 +225,11 @@ def _settings(options: ExtractOptions, extractor: Extractor) -> StoreSettings:
         extractor={"name": extractor.name, "sha256": extractor.sha256},
         options={"faces": options.faces, "fps": options.fps, "embedding": options.embedding},
         embedding_dim=extractor.embedding_dim if options.embedding else 0,
-        versions=library_versions(),
+        session={
+            "versions": library_versions(),
+            "device": _device(options.device),
+            "batch_size": options.batch_size,
+        },
     )
 
 

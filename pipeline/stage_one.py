@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -12,16 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feie.features.detect import Detector
-from feie.features.errors import FeieError, VideoError
+from feie.features.errors import FeieError, UsageError, VideoError
 from feie.features.extractors import Extraction, Extractor
 from feie.features.facestream import FaceChunk, FaceOptions, FaceStream
 from feie.features.sources import Source, fingerprint
-from feie.features.store.writer import VideoRecord
+from feie.features.store.records import VideoRecord
 
 _T = TypeVar("_T", bound=np.generic)
 
-CHANGED = "changed"
-_LOOK_AHEAD = 256  # finished videos that may wait for an earlier one: 30 KB each
+_PASSING = {"changed", "missing", "unreadable", "unexpected"}  # reasons that may not last
+_LOOK_AHEAD = 64  # finished videos that may wait for an earlier one, some 30 KB each
+_TICK = 1.0  # seconds after which a waiting caller gets a word
+_PATIENCE = 5.0  # seconds given to the threads to end
 
 
 @dataclass
@@ -48,6 +52,9 @@ class _End:
 class _Failure:
     video: int
     error: VideoError
+
+
+_Item = _Begin | _Faces | _End | _Failure | FeieError | None  # None: a thread has ended
 
 
 @dataclass
@@ -78,7 +85,7 @@ class _Batcher:
         self._extractor = extractor
         self._size = size
         self._faces: list[NDArray[np.uint8]] = []
-        self._owners: list[tuple[_Open, int]] = []
+        self._owners: deque[tuple[_Open, int]] = deque()
         self._waiting = 0
 
     def add(self, owner: _Open, faces: NDArray[np.uint8]) -> None:
@@ -108,10 +115,10 @@ class _Batcher:
     def _deal(self, result: Extraction, count: int) -> None:
         at = 0
         while at < count:
-            owner, faces = self._owners.pop(0)
+            owner, faces = self._owners.popleft()
             taken = min(faces, count - at)
             if taken < faces:
-                self._owners.insert(0, (owner, faces - taken))
+                self._owners.appendleft((owner, faces - taken))
             owner.affect.append(result.affect[at : at + taken])
             if result.embedding is not None:
                 owner.embedding.append(result.embedding[at : at + taken])
@@ -166,10 +173,15 @@ class StageOne:
     def _get_detector(self) -> Detector:
         with self._detector_lock:
             if self.detector is None:
-                self.detector = self._load_detector()
+                try:
+                    self.detector = self._load_detector()
+                except FeieError:
+                    raise
+                except Exception as error:  # no video would fare better: stop, blame none of them
+                    raise UsageError(f"the detector cannot be loaded: {error}") from error
             return self.detector
 
-    def records(self, sources: Sequence[Source]) -> Iterator[VideoRecord]:
+    def records(self, sources: Sequence[Source]) -> Iterator[VideoRecord | None]:
         """Work through the sources.
 
         Parameters
@@ -178,8 +190,9 @@ class StageOne:
 
         Yields
         ------
-        VideoRecord
-            One a source, in their order; a video that cannot be processed has a `message`.
+        VideoRecord or None
+            One a source, in their order; a video that cannot be processed has a `message`. None
+            where a second has passed without one.
 
         Raises
         ------
@@ -190,9 +203,7 @@ class StageOne:
         for video in range(len(sources)):
             todo.put(video)
         # Bounded: decoding waits for the extractor, whatever the number or length of videos.
-        out: queue.Queue[_Begin | _Faces | _End | _Failure | FeieError | None] = queue.Queue(
-            maxsize=4 * self._threads
-        )
+        out: queue.Queue[_Item] = queue.Queue(maxsize=4 * self._threads)
         stop = threading.Event()
         ahead = threading.Semaphore(_LOOK_AHEAD + self._threads)
         workers = [
@@ -205,7 +216,8 @@ class StageOne:
             yield from self._collect(sources, out, len(workers), ahead)
         finally:
             stop.set()
-            while any(worker.is_alive() for worker in workers):
+            deadline = time.monotonic() + _PATIENCE
+            while any(w.is_alive() for w in workers) and time.monotonic() < deadline:
                 try:
                     out.get(timeout=0.05)
                 except queue.Empty:
@@ -215,18 +227,18 @@ class StageOne:
         self,
         sources: Sequence[Source],
         todo: queue.SimpleQueue[int],
-        out: queue.Queue[_Begin | _Faces | _End | _Failure | FeieError | None],
+        out: queue.Queue[_Item],
         stop: threading.Event,
         ahead: threading.Semaphore,
     ) -> None:
         while not stop.is_set():
+            # The permit first: who holds a video holds one, so the earliest video never starves.
+            if not ahead.acquire(timeout=0.1):
+                continue
             try:
                 video = todo.get_nowait()
             except queue.Empty:
                 break
-            while not ahead.acquire(timeout=0.1):
-                if stop.is_set():
-                    return
             try:
                 for item in self._process(video, sources[video]):
                     out.put(item)
@@ -256,15 +268,19 @@ class StageOne:
     def _collect(
         self,
         sources: Sequence[Source],
-        out: queue.Queue[_Begin | _Faces | _End | _Failure | FeieError | None],
+        out: queue.Queue[_Item],
         running: int,
         ahead: threading.Semaphore,
-    ) -> Iterator[VideoRecord]:
+    ) -> Iterator[VideoRecord | None]:
         batcher = _Batcher(self._extractor, self._batch_size)
         videos: dict[int, _Open] = {}
         upcoming = 0
         while running:
-            item = out.get()
+            try:
+                item = out.get(timeout=_TICK)
+            except queue.Empty:
+                yield None
+                continue
             if item is None:
                 running -= 1
                 continue
@@ -278,11 +294,16 @@ class StageOne:
                     video.chunks.append(item.chunk)
                     self.frames += len(item.chunk.time)
                     batcher.add(video, item.chunk.aligned)
-                    item.chunk.aligned = item.chunk.aligned[:0]
+                    # A slice would keep the pictures alive until the video ends.
+                    item.chunk.aligned = np.empty((0, *item.chunk.aligned.shape[1:]), np.uint8)
                 case _End():
                     video.end = item
                 case _Failure():
                     video.error = item.error
+            first = videos.get(upcoming)
+            if first and first.end and first.awaited and len(videos) > 2 * self._threads:
+                # Others wait for a few faces that wait for a full batch: do not let them.
+                batcher.flush()
             while upcoming in videos and videos[upcoming].finished:
                 yield self._record(sources[upcoming], videos.pop(upcoming))
                 upcoming += 1
@@ -309,7 +330,7 @@ class StageOne:
             size=source.size,
             mtime_ns=source.mtime_ns,
             # Without a fingerprint the next run takes it up again.
-            fingerprint="" if video.error and video.error.reason == CHANGED else video.fingerprint,
+            fingerprint="" if video.error and video.error.reason in _PASSING else video.fingerprint,
             fps=video.end.fps if video.end else 0.0,
             width=video.end.width if video.end else 0,
             height=video.end.height if video.end else 0,
@@ -331,7 +352,7 @@ def _refuse_changed(source: Source) -> None:
         source.size,
         source.mtime_ns,
     ):
-        raise VideoError(CHANGED, f"{source.relative} changed during the run; run again")
+        raise VideoError("changed", f"{source.relative} changed during the run; run again")
 
 
 def _joined(parts: Sequence[NDArray[_T]], empty: NDArray[_T]) -> NDArray[_T]:

@@ -171,6 +171,72 @@ def test_a_source_that_changes_while_it_is_read_is_a_failure(
     assert run(tmp_path / "v", tmp_path / "s.zarr", untrained).extracted == 1
 
 
+@pytest.mark.slow
+def test_a_few_waiting_faces_do_not_block_hundreds_of_failures(tmp_path, untrained, clip):
+    """Ten faces wait for a full batch while more failures than may wait pile up behind them."""
+    clip(tmp_path / "v" / "a.mp4", 10)
+    for i in range(200):
+        (tmp_path / "v" / f"b{i:03d}.mp4").write_text("no video")
+    done = threading.Event()
+
+    def work() -> None:
+        assert run(tmp_path / "v", tmp_path / "s.zarr", untrained).failed == 200
+        done.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    assert done.wait(60)
+    assert open_store(tmp_path / "s.zarr").ids == ["a"]
+
+
+def test_memory_holds_numbers_and_not_pictures(tmp_path, untrained, clip):
+    """Peak memory above that of a short video is a few numbers a frame, not its pictures."""
+    import tracemalloc
+
+    peaks = []
+    for frames in (500, 1500):
+        source = clip(tmp_path / str(frames) / "a.mp4", frames)
+        tracemalloc.start()
+        run(source.parent, tmp_path / f"{frames}.zarr", untrained, threads=1)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / 1000 < 3000  # bytes a frame; a picture has 37,632
+
+
+def test_finished_videos_are_kept_when_weights_are_missing(tmp_path, untrained, clip, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in "abc":
+        clip(tmp_path / "v" / f"{name}.mp4", 64)
+    clip(tmp_path / "v" / "wide.mp4", 5, size=(160, 120))
+    with pytest.raises(MissingWeightsError):
+        run(tmp_path / "v", tmp_path / "s.zarr", untrained, threads=1)
+    assert open_store(tmp_path / "s.zarr").ids == ["a", "b", "c"]
+
+
+def test_a_detector_that_does_not_load_blames_no_video(tmp_path, untrained, clip, monkeypatch):
+    def broken(_: object) -> None:
+        raise ImportError("libGL.so.1: cannot open shared object file")
+
+    clip(tmp_path / "v" / "wide.mp4", 5, size=(160, 120))
+    monkeypatch.setattr(extract, "load_detector", broken)
+    with pytest.raises(UsageError, match=r"libGL\.so\.1"):
+        run(tmp_path / "v", tmp_path / "s.zarr", untrained)
+    assert open_store(tmp_path / "s.zarr").failed == {}
+
+
+def test_a_failed_first_run_fixes_no_options(videos, tmp_path, untrained):
+    with pytest.raises(UsageError, match="frame rate"):
+        run(videos, tmp_path / "s.zarr", untrained, fps=2000)
+    assert run(videos, tmp_path / "s.zarr", untrained).extracted == 4
+
+
+def test_the_same_failure_is_told_once(tmp_path, untrained, clip):
+    clip(tmp_path / "v" / "a.mp4", 5)
+    (tmp_path / "v" / "gone.mp4").symlink_to(tmp_path / "nowhere")
+    for _ in range(3):
+        assert list(run(tmp_path / "v", tmp_path / "s.zarr", untrained).failures) == ["gone"]
+    assert len(open_store(tmp_path / "s.zarr").rows) == 2
+
+
 @pytest.mark.shared
 @pytest.mark.slow
 def test_real_clips(shared, tmp_path):

@@ -107,9 +107,17 @@ def test_a_resumed_run_equals_an_undisturbed_one(packs: Path, tmp_path: Path) ->
 def test_stages_follow_each_other(packs: Path, tmp_path: Path) -> None:
     """The second stage starts from the first one's average; a complete run is not trained again."""
     phases = [{"steps": 2, "size": 32, "batch": 9}]
-    stages = [{"phases": phases}, {"phases": phases, "optimiser": {"lr": 1e-9, "ema": 0}}]
+    longer = [{"steps": 9, "size": 32, "batch": 9}]
+    stages = [
+        {"phases": longer, "stop_after": 2},
+        {"phases": phases, "optimiser": {"lr": 1e-9, "ema": 0}},
+    ]
     options = _options(packs, tmp_path, stages=stages)
     result = run(options)
+    log = (tmp_path / "stage-1" / "log.csv").read_text().split()
+    rates = [float(line.split(",")[2]) for line in log if ",lr," in line]
+    assert len(rates) == 1
+    assert rates[0] > 1e-3, "a stage that stops early keeps the schedule of the whole"
     first, second = (load_file(tmp_path / f"stage-{n}" / "tiny.safetensors") for n in (1, 2))
     torch.testing.assert_close(second["output.weight"], first["output.weight"], rtol=0, atol=1e-6)
     assert not torch.equal(second["output.bias"], first["output.bias"])

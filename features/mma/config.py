@@ -149,6 +149,8 @@ class MmaConfig(_Strict):
         Packs to learn from and packs to be measured on, by name.
     phases : tuple of PhaseConfig
         One after the other, under one learning-rate schedule.
+    stop_after : int, optional
+        End the stage after so many steps, in the middle of that schedule.
     precision : {"fp32", "bf16"}
         bf16 runs the network under autocast; weights and losses stay fp32.
     seed : int
@@ -162,6 +164,7 @@ class MmaConfig(_Strict):
     sources: dict[str, SourceConfig] = Field(min_length=1)
     validation: dict[str, PackConfig] = Field(default_factory=dict)
     phases: tuple[PhaseConfig, ...] = Field(min_length=1)
+    stop_after: int | None = Field(default=None, gt=0)
     losses: LossConfig = LossConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -180,9 +183,14 @@ class MmaConfig(_Strict):
         return value
 
     @property
-    def steps(self) -> int:
-        """Steps of all phases together."""
+    def scheduled_steps(self) -> int:
+        """Steps of all phases together, over which the learning rate falls to zero."""
         return sum(phase.steps for phase in self.phases)
+
+    @property
+    def steps(self) -> int:
+        """Steps that the stage takes."""
+        return min(self.scheduled_steps, self.stop_after or self.scheduled_steps)
 
     def phase_at(self, step: int) -> PhaseConfig:
         """Give the phase to which a step (from 0) belongs."""

@@ -96,7 +96,7 @@ class Trainer:
     def learning_rate(self) -> float:
         """Linear warm-up, then half a cosine."""
         options = self.config.optimiser
-        position = (self.step + 1) / self.config.steps
+        position = (self.step + 1) / self.config.scheduled_steps
         if position < options.warmup:
             return options.lr * position / options.warmup
         rest = (position - options.warmup) / (1 - options.warmup)

@@ -37,6 +37,9 @@ app = typer.Typer(
     "Stage two, in minutes: `feie train-head --subset va,au`, then `feie evaluate`. "
     "`feie demo` runs all of it on bundled clips.",
 )
+for _stream in (sys.stdout, sys.stderr):
+    if hasattr(_stream, "reconfigure"):  # a terminal without UTF-8 gets ? for →, not a traceback
+        _stream.reconfigure(errors="replace")
 out = Console()
 err = Console(stderr=True)
 
@@ -142,9 +145,10 @@ def _perform(
         _complain(str(error))
         raise typer.Exit(error.exit_code) from None
     except OSError as error:
-        if error.filename is None:
-            raise
-        _complain(f"{error.filename}: {error.strerror}")
+        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        raise typer.Exit(2) from None
+    except MemoryError:
+        _complain("this needs more memory than the machine has; take smaller sizes or batches")
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         _complain(f"interrupted; {again or 'nothing was lost that had been finished'}")
@@ -320,7 +324,9 @@ def train_head(
     layers: Annotated[int, typer.Option(help="Recurrent layers, 1 or 2.")] = 1,
     width: Annotated[int, typer.Option(help="Units of a recurrent layer.")] = 128,
     dense: Annotated[int, typer.Option(help="Units of the dense layer.")] = 32,
-    t: Annotated[int, typer.Option("--t", help="Frames that a video can have.")] = 480,
+    t: Annotated[
+        int, typer.Option("--t", help="Most frames of a video; longer ones become so short.")
+    ] = 480,
     missing: Annotated[
         str, typer.Option(help="Frames without a face: `drop`, `hold` or `zero`.")
     ] = "drop",
@@ -527,7 +533,25 @@ def render_faces(
 
 
 def _show_render_faces(result: Any) -> None:
-    out.print(result.model_dump(), highlight=False)
+    for name, value in result.model_dump(mode="json").items():
+        out.print(f"{name}: {escape(str(value))}", highlight=False)
+
+
+@app.command("label-units", rich_help_panel="The extractor")
+def label_units(
+    data: Annotated[Path, typer.Option(help="HDF5 pack of faces.")],
+    teacher: Annotated[Path, typer.Option(help="MediaPipe's face_landmarker.task.")],
+    file: Annotated[Path, typer.Option("--out", help="The pseudo-labels to write (HDF5).")],
+    as_json: Json = False,
+) -> None:
+    """Guess the action units of a pack's faces with a teacher, for training only.
+
+    Needs `pip install 'feie[teacher]'`.
+
+    Example: `feie label-units --data faces.h5 --teacher face_landmarker.task --out units.h5`
+    """
+    values = {"data": data, "teacher": teacher, "out": file}
+    _perform("label_units", values, as_json, _show_render_faces)
 
 
 @app.command(rich_help_panel="The store")

@@ -56,9 +56,9 @@ def run(options: DemoOptions, progress: ProgressCallback = silent) -> DemoResult
         train_head.TrainHeadOptions(store=str(store), labels=labels, runs=runs, seed=options.seed),
         progress,
     )
-    say(f"feie evaluate --runs {runs} --store {store} --labels {labels} --split test")
+    say(f"feie evaluate --runs {runs} --split test")
     scores = evaluate.run(
-        evaluate.EvaluateOptions(runs=runs, store=str(store), labels=labels, split="test"),
+        evaluate.EvaluateOptions(run=Path(trained.run), split="test"),
         progress,
     )
     return DemoResult(

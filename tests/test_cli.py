@@ -16,7 +16,7 @@ from feie.cli import app
 
 COMMANDS = (
     "extract", "info", "verify", "train-head", "evaluate", "train-mma", "evaluate-mma",
-    "render-faces", "demo",
+    "render-faces", "label-units", "demo",
 )  # fmt: skip
 
 

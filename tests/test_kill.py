@@ -23,7 +23,7 @@ from feie.features.store.reader import open_store
 from feie.pipeline import extract
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["feie.pipeline.extract"])
+_context.set_forkserver_preload(["feie.pipeline.extract", "insightface.model_zoo"])
 
 
 def start(options: extract.ExtractOptions) -> multiprocessing.process.BaseProcess:
@@ -94,8 +94,12 @@ def test_killed_on_the_example_videos(project, tmp_path):
 @pytest.mark.shared
 @pytest.mark.slow
 def test_killed_50_times_on_real_clips(shared, tmp_path):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for name in ("brother", "help", "hungry", "no", "thanks", "yes"):
+        shutil.copy2(shared / "videos" / "asl" / f"{name}.mkv", clips)
     options = extract.ExtractOptions(
-        videos=shared / "videos" / "asl",
+        videos=clips,
         detector=f"scrfd:{shared / 'models' / 'det_500m.onnx'}",
         fps=2,
         threads=2,

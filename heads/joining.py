@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from feie.features.errors import LabelError
-from feie.heads.labels import Labels
+from feie.heads.labels import Labels, normalise_id
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ def join(
 ) -> Join:
     """Find the video of every label.
 
-    Ids are compared as text first; purely numeric ones then also as numbers, so that ``1`` finds
-    ``00001`` where only one video can be meant.
+    Ids are compared as text first, then with the store's normalised as the labels' are (a file
+    ``[00001].mp4``), then purely numeric ones as numbers (``1`` or ``1.0`` finds ``00001``), the
+    last two only where one video alone can be meant.
 
     Parameters
     ----------
@@ -60,15 +62,20 @@ def join(
         No label joins, too many do not, or two labels mean the same video.
     """
     known = set(ids)
-    by_number: dict[int, list[str]] = {}
+    by_name: dict[str, list[str]] = {}
+    by_number: dict[str, list[str]] = {}
     for video in known:
-        if video.isdecimal():
-            by_number.setdefault(int(video), []).append(video)
+        name = normalise_id(video)
+        by_name.setdefault(name, []).append(video)
+        if number := _number(name):
+            by_number.setdefault(number, []).append(video)
     rows, found, missing, owner = [], [], [], dict[str, str]()
     for row, label in enumerate(labels.ids):
-        same_number = by_number.get(int(label), []) if label.isdecimal() else []
+        same_name, same_number = by_name.get(label, []), by_number.get(_number(label), [])
         if label in known:
             video = label
+        elif len(same_name) == 1:
+            video = same_name[0]
         elif len(same_number) == 1:
             video = same_number[0]
         else:
@@ -86,6 +93,12 @@ def join(
     if len(missing) > allowed or not rows:
         raise LabelError(_no_join(labels, missing, known, store, failed or {}, tolerance))
     return Join(labels.take(np.array(rows, dtype=np.int64)), tuple(found), tuple(missing))
+
+
+def _number(text: str) -> str:
+    """Give the digits of a whole number without leading zeros; empty for anything else."""
+    whole = re.fullmatch(r"([0-9]+)(\.0+)?", text)
+    return whole[1].lstrip("0") or "0" if whole else ""
 
 
 def _no_join(

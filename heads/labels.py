@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feie.features.errors import LabelError
+from feie.heads.tables import BLANKS, Table, read_table
 
 SplitName = Literal["train", "val", "test"]
 
@@ -25,16 +24,17 @@ _SUBJECT_NAMES = ("subject", "subjectid", "participant", "participantid", "perso
                   "identity", "speaker", "speakerid")  # fmt: skip
 _OTHER_KNOWN = ("age", "gender", "sex", "country", "fps", "frames", "nframes", "numframes",
                 "length", "duration", "seed", "width", "height", "index", "")  # fmt: skip
+_LEFT_BY_PANDAS = re.compile(r"(unnamed|level)[0-9]+")
 _SPLITS: dict[str, SplitName] = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validation": "val", "dev": "val", "devel": "val",
     "development": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-_BLANKS = {"", "nan", "na", "n/a", "none", "null", "?"}
 _VIDEO_SUFFIX = re.compile(
     r"\.(mp4|m4v|mkv|avi|mov|webm|mpg|mpeg|flv|gif|ts|mts|wmv|ogv|3gp)$", re.IGNORECASE
 )
+_WRAPPED = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]|'(.*)'|\"(.*)\"", re.DOTALL)
 VAL_SHARE = TEST_SHARE = 0.15
 
 
@@ -103,8 +103,13 @@ class Labels:
             )
         return part
 
-    def check_varied(self) -> None:
+    def check_varied(self, which: str = "") -> None:
         """Refuse targets that have one and the same value in every row.
+
+        Parameters
+        ----------
+        which : str
+            What these rows have in common, for the message.
 
         Raises
         ------
@@ -115,8 +120,8 @@ class Labels:
             names = ", ".join(np.array(self.targets)[constant])
             raise LabelError(
                 f"{self.path}: {names} {'is' if constant.sum() == 1 else 'are'} constant over all "
-                f"{len(self)} videos of split {str(self.split[0])!r}, so nothing can be learnt or "
-                f"correlated; choose other targets (--targets)"
+                f"{len(self)} videos of split {str(self.split[0])!r}{which}, so nothing can be "
+                f"learnt or correlated; choose other targets (--targets)"
             )
 
 
@@ -128,7 +133,7 @@ def load_labels(path: str | Path, targets: Sequence[str] = ()) -> Labels:
     path : str or Path
     targets : sequence of str
         Columns to learn; by default every numeric column that is not known to be something else
-        (id, split, subject, age, country, length, …).
+        (id, split, subject, age, country, length, …), and a note says which these are.
 
     Notes
     -----
@@ -144,8 +149,8 @@ def load_labels(path: str | Path, targets: Sequence[str] = ()) -> Labels:
         A file that cannot be used; the message says what is wrong with it.
     """
     path = Path(path)
-    data = _read_bytes(path)
-    table = _parse(path, data)
+    read = read_table(path)
+    table = read.cells
     names = {column: _plain(column) for column in table.columns}
     id_column = _find(names, _ID_NAMES)
     if id_column is None:
@@ -156,12 +161,16 @@ def load_labels(path: str | Path, targets: Sequence[str] = ()) -> Labels:
     ids = _ids(path, table[id_column])
     split_column, subject_column = _find(names, _SPLIT_NAMES), _find(names, _SUBJECT_NAMES)
     taken = {id_column, split_column, subject_column}
+    known = {*_ID_NAMES, *_SPLIT_NAMES, *_SUBJECT_NAMES, *_OTHER_KNOWN}
     rest = [
         c for c in table.columns
-        if c not in taken and names[c] not in (*_OTHER_KNOWN, *_SUBJECT_NAMES)
+        if c not in taken and names[c] not in known and not _LEFT_BY_PANDAS.fullmatch(names[c])
     ]  # fmt: skip
-    values, chosen, notes = _targets(path, table, ids, rest, tuple(targets))
-    subjects = None if subject_column is None else [str(s) for s in table[subject_column]]
+    values, chosen, notes = _targets(read, ids, rest, tuple(targets))
+    subjects = None
+    if subject_column is not None:
+        cells = zip(table[subject_column], ids, strict=True)
+        subjects = [video if str(s).lower() in BLANKS else str(s) for s, video in cells]
     if split_column is not None:
         split = _read_split(path, ids, table[split_column])
         notes += _shared_subjects(split, subjects)
@@ -172,7 +181,7 @@ def load_labels(path: str | Path, targets: Sequence[str] = ()) -> Labels:
         notes.append(f"{path} has no split column: split by a hash of the {by} ({counts})")
     return Labels(
         path=path,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=read.sha256,
         targets=chosen,
         ids=tuple(ids),
         split=split,
@@ -185,56 +194,14 @@ def load_labels(path: str | Path, targets: Sequence[str] = ()) -> Labels:
 def normalise_id(text: str) -> str:
     """Bring the ways of writing a video id together.
 
-    Brackets (``[00001]``), quote characters and blanks around it, a video file's suffix, a
+    A pair of brackets (``[00001]``) or quotes around the whole, blanks, a video file's suffix, a
     leading ``./`` and backslashes go; what stays is the path below the videos' root, as in the
     store.
     """
-    out = text.strip().strip("[]'\"").strip().replace("\\", "/").removeprefix("./")
-    return _VIDEO_SUFFIX.sub("", out)
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise LabelError(f"there is no label file {path}; name one with --labels") from None
-    except OSError as error:
-        raise LabelError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _parse(path: Path, data: bytes) -> pd.DataFrame:
-    """Read every cell as stripped text; a table with unique column names and some rows."""
-    if path.suffix.lower() in (".parquet", ".pq"):
-        try:
-            table = pd.read_parquet(io.BytesIO(data))
-        except Exception as error:  # pyarrow's errors share no base
-            raise LabelError(f"{path} is no readable Parquet file: {error}") from None
-        header = [str(c).strip() for c in table.columns]
-        table = table.astype(object).where(table.notna(), "").astype(str)
-    else:
-        try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise LabelError(f"{path} is neither a UTF-8 CSV nor a .parquet file") from None
-        first = text.lstrip().partition("\n")[0]
-        rows = list(csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count)))
-        rows = [row for row in rows if any(cell.strip() for cell in row)]
-        if not rows:
-            raise LabelError(f"{path} is empty")
-        header = [cell.strip() for cell in rows[0]]
-        for number, row in enumerate(rows[1:], start=2):
-            if len(row) != len(header):
-                raise LabelError(
-                    f"{path}: row {number} has {len(row)} cells, the header has {len(header)}"
-                )
-        table = pd.DataFrame(rows[1:], columns=range(len(header)), dtype=str)
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated:
-        raise LabelError(f"{path} has more than one column {repeated[0]!r}")
-    if not len(table):
-        raise LabelError(f"{path} has a header but no rows")
-    table.columns = pd.Index(header)
-    return table.apply(lambda column: column.str.strip())
+    out = text.strip()
+    while pair := _WRAPPED.fullmatch(out):
+        out = pair[pair.lastindex or 0].strip()
+    return _VIDEO_SUFFIX.sub("", out.replace("\\", "/").removeprefix("./"))
 
 
 def _plain(name: str) -> str:
@@ -263,30 +230,35 @@ def _ids(path: Path, column: pd.Series) -> list[str]:
 
 
 def _targets(
-    path: Path, table: pd.DataFrame, ids: Sequence[str], rest: Sequence[str], wanted: Sequence[str]
+    table: Table, ids: Sequence[str], rest: Sequence[str], wanted: Sequence[str]
 ) -> tuple[NDArray[np.float64], tuple[str, ...], list[str]]:
-    unknown = [name for name in wanted if name not in table.columns]
+    path = table.path
+    unknown = [name for name in wanted if name not in table.cells.columns]
     if unknown:
         raise LabelError(
             f"{path} has no column {', '.join(unknown)} to learn; it has {', '.join(rest)}"
         )
-    columns, ignored = {}, []
+    columns, text, notes = {}, [], []
     for name in wanted or rest:
-        cells = table[name]
-        blank = cells.str.lower().isin(_BLANKS)
-        numbers = pd.to_numeric(cells.where(~blank, ""), errors="coerce").to_numpy(np.float64)
-        bad = np.flatnonzero(np.isnan(numbers) & ~blank.to_numpy())
-        if len(bad) and not wanted and 2 * len(bad) > int((~blank).sum()):
-            ignored.append(name)
+        numbers, blank = table.numbers(name)
+        bad = np.flatnonzero(np.isnan(numbers) & ~blank)
+        if blank.all() and not wanted:
+            notes.append(f"{path}: column {name} is blank and is no target")
+        elif len(bad) and not wanted and 2 * len(bad) > int((~blank).sum()):
+            text.append(f"{name} holds text such as {table.cells[name].iloc[bad[0]]!r}")
+            notes.append(f"{path}: column {name} holds text and is no target")
         elif len(bad):
             raise LabelError(
-                f"{path}: {name} of {ids[bad[0]]!r} is {cells.iloc[bad[0]]!r}, not a number"
+                f"{path}: {name} of {ids[bad[0]]!r} is {table.cells[name].iloc[bad[0]]!r}, "
+                f"not a number"
             )
         else:
             columns[name] = numbers
     if not columns:
-        raise LabelError(f"{path} has no numeric column to learn beside its ids")
-    notes = [f"{path}: column {name} holds text and is no target" for name in ignored]
+        why = "".join(f"; {column}" for column in text[:3])
+        raise LabelError(f"{path} has no numeric column to learn beside its ids{why}")
+    if not wanted:
+        notes.append(f"{path}: learning {', '.join(columns)} (--targets chooses others)")
     return np.stack(list(columns.values()), axis=1), tuple(columns), notes
 
 

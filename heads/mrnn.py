@@ -34,11 +34,11 @@ class MRNNConfig(BaseModel):
 
     inputs: int = Field(ge=1)
     targets: int = Field(ge=1)
-    t: int = Field(default=480, ge=1)
+    t: int = Field(default=480, ge=1, le=100_000)
     cell: Literal["gru", "lstm"] = "gru"
     layers: int = Field(default=1, ge=1, le=2)
-    width: int = Field(default=128, ge=1)
-    dense: int = Field(default=32, ge=1)
+    width: int = Field(default=128, ge=1, le=4096)
+    dense: int = Field(default=32, ge=1, le=4096)
 
 
 class _MaskedDense(torch.autograd.Function):
@@ -62,7 +62,7 @@ class _MaskedDense(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         packing: Packing = ctx.packing
         hidden, weight = ctx.saved_tensors
         width, dense = weight.shape[1:]

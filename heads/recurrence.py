@@ -83,7 +83,7 @@ class _Gru(torch.autograd.Function):
         bias = b_input.clone()
         bias[: 2 * width] += b_hidden[: 2 * width]
         gates = x.new_empty(packing.rows, 3 * width)
-        hidden, inner = x.new_empty(2, packing.rows, width)
+        hidden, inner = x.new_empty(2, packing.rows, width).unbind()
         batch = packing.sizes[0]
         recurrent = x.new_empty(batch, 3 * width)
         w_x, w_h, b_n = w_input.t(), w_hidden.t(), b_hidden[2 * width :]
@@ -107,7 +107,7 @@ class _Gru(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         packing: Packing = ctx.packing
         x, w_input, w_hidden, gates, inner, hidden = ctx.saved_tensors
         width = w_hidden.shape[1]
@@ -154,9 +154,9 @@ class _Lstm(torch.autograd.Function):
         width = w_hidden.shape[1]
         bias = b_input + b_hidden
         gates = x.new_empty(packing.rows, 4 * width)
-        hidden, cell = x.new_empty(2, packing.rows, width)
+        hidden, cell = x.new_empty(2, packing.rows, width).unbind()
         w_x, w_h = w_input.t(), w_hidden.t()
-        h, c = x.new_zeros(2, packing.sizes[0], width)
+        h, c = x.new_zeros(2, packing.sizes[0], width).unbind()
         for a, b in packing.chunks:
             chunk = packing.rows_of(a, b)
             torch.addmm(bias, x[chunk], w_x, out=gates[chunk])
@@ -166,7 +166,7 @@ class _Lstm(torch.autograd.Function):
                 gate[:, : 2 * width].sigmoid_()
                 gate[:, 2 * width : 3 * width].tanh_()
                 gate[:, 3 * width :].sigmoid_()
-                i, f, g, o = gate.split(width, dim=1)
+                i, f, g, o = gate.chunk(4, dim=1)
                 c = torch.mul(f, c[:size], out=cell[rows]).addcmul_(i, g)
                 h = torch.mul(o, c.tanh(), out=hidden[rows])
         ctx.packing = packing
@@ -175,7 +175,7 @@ class _Lstm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         packing: Packing = ctx.packing
         x, w_input, w_hidden, gates, cell, hidden = ctx.saved_tensors
         width = w_hidden.shape[1]

@@ -23,7 +23,10 @@ def test_plain_csv(tmp_path):
     assert labels.targets == ("Joy", "Fear")
     assert labels.split.tolist() == ["train", "val", "test", "train"]
     np.testing.assert_array_equal(labels.values[:, 0], [0.1, 0.2, 0.3, 0.4])
-    assert labels.notes == ()
+    assert [note.rpartition("/")[2] for note in labels.notes] == [
+        "labels.csv: learning Joy, Fear (--targets chooses others)"
+    ]
+    assert load_labels(tmp_path / "labels.csv", ["Fear"]).notes == ()
     assert not labels.split_made
     assert labels.of_split("train").ids == ("a", "d")
 
@@ -117,6 +120,10 @@ BAD = {
     "no rows": ("id,split,Joy\n", "a header but no rows"),
     "empty file": ("", "is empty"),
     "ragged rows": ("id,split,Joy\na,train\n", "row 2 has 2 cells, the header has 3"),
+    "an open quote": (
+        'id,split,Joy\na,train,1\nb,val,"0\nc,val,1\n',
+        "row 4 cannot be read .*quote",
+    ),
     "columns repeat": ("id,Joy,Joy\na,1,2\n", "more than one column 'Joy'"),
 }
 
@@ -197,7 +204,7 @@ def test_a_split_is_made_where_there_is_none(tmp_path):
         zip(other.ids, other.split, strict=True)
     )
     assert one.split_made
-    assert "split by a hash of the video (train 42, val 9, test 9)" in one.notes[0]
+    assert "split by a hash of the video (train 42, val 9, test 9)" in one.notes[-1]
     grouped = load_labels(write(tmp_path, "id,subject,Joy\n" + "".join(rows)))
     assert grouped.targets == ("Joy",)
     for subject in range(10):
@@ -207,6 +214,73 @@ def test_a_split_is_made_where_there_is_none(tmp_path):
 
 def test_subjects_in_two_splits_are_said(tmp_path):
     text = "id,split,subject,Joy\na,train,p,1\nb,val,p,0\nc,val,q,1\n"
-    assert load_labels(write(tmp_path, text)).notes == (
+    assert load_labels(write(tmp_path, text), ["Joy"]).notes == (
         "1 subjects stand in more than one split: results flatter",
     )
+
+
+TOLD = "labels.csv: learning Joy (--targets chooses others)"
+
+
+@pytest.mark.parametrize("name", ["title [dQw4]", "it's", "[x] b", "[x] - [y]", 'clip "two"'])
+def test_single_brackets_and_quotes_belong_to_the_name(name):
+    assert normalise_id(name) == name
+    assert normalise_id(f'"[{name}]"') == name
+
+
+def test_bracketed_file_names_join(tmp_path):
+    labels = load_labels(write(tmp_path, "id,split,Joy\n[00001],train,1\n2,val,0\n"))
+    assert join(labels, ["[00001]", "[00002]"], "s").store_ids == ("[00001]", "[00002]")
+
+
+def test_ids_written_as_floats_and_long_numbers(tmp_path):
+    long = "9" * 5000
+    labels = load_labels(write(tmp_path, f"id,split,Joy\n1.0,train,1\n{long},val,0\n"))
+    assert join(labels, ["00001", "0" + long], "s").store_ids == ("00001", "0" + long)
+
+
+def test_columns_that_are_no_targets(tmp_path):
+    text = "Unnamed: 0,id,filename,split,fold,level_0,Index,Joy,Later\n"
+    labels = load_labels(write(tmp_path, text + "0,a,7,train,1,5,0,0.5,\n1,b,8,val,2,6,1,0.7,\n"))
+    assert labels.targets == ("Joy",)
+    assert "column Later is blank" in labels.notes[0]
+    assert labels.notes[1].endswith(TOLD)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_decimal_commas(tmp_path, delimiter):
+    rows = ["id|split|Joy|Fear", "a|train|0,25|1", "b|val|-,5|0,5", "c|test||2"]
+    labels = load_labels(write(tmp_path, "\n".join(rows).replace("|", delimiter)))
+    np.testing.assert_array_equal(labels.values, [[0.25, 1], [-0.5, 0.5], [np.nan, 2]])
+    with pytest.raises(
+        LabelError, match=r"no numeric column .*; Joy holds text such as '1\.000,5'"
+    ):
+        load_labels(write(tmp_path, "id;split;Joy\na;train;1.000,5\n"))
+
+
+def test_line_ends_of_any_age_and_blank_columns_at_the_end(tmp_path):
+    expected = load_labels(write(tmp_path, GOOD))
+    for text in (
+        GOOD.replace("\n", "\r"),
+        GOOD.replace("\n", "\r\n"),
+        GOOD.replace("\n", ",,\n"),
+        GOOD.replace("\n", ",,\n").replace("Fear,,", "Fear"),
+    ):
+        path = tmp_path / "labels.csv"
+        path.write_bytes(text.encode())
+        labels = load_labels(path)
+        assert labels.ids == expected.ids
+        assert labels.targets == expected.targets
+        np.testing.assert_array_equal(labels.values, expected.values)
+
+
+def test_blank_subjects_are_subjects_of_their_own(tmp_path):
+    rows = "".join(f"v{i},,{i}\n" for i in range(60))
+    split = load_labels(write(tmp_path, "id,subject,Joy\n" + rows)).split
+    assert [(split == name).sum() for name in ("train", "val", "test")] == [42, 9, 9]
+
+
+def test_a_named_index_of_parquet_is_a_column(tmp_path):
+    table = pd.DataFrame({"id": ["a", "b"], "split": ["train", "val"], "Joy": [0.1, 0.2]})
+    table.set_index("id").to_parquet(tmp_path / "labels.parquet")
+    assert load_labels(tmp_path / "labels.parquet").ids == ("a", "b")

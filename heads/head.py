@@ -93,4 +93,4 @@ class Head:
             A video without one usable frame gets the mean label of the training videos.
         """
         out = self.calibration.apply(predict(self.model, self.standardiser.apply(frames)))
-        return np.where(np.isnan(out), self.label_mean, out)
+        return np.where(frames.lengths[:, None] == 0, self.label_mean, out)

@@ -18,6 +18,10 @@ from feie.heads.ragged import LongPolicy, MissingPolicy, Ragged, fill_missing, s
 Space = Literal["prob", "logit"]
 CLIP = 1e-4
 """Probabilities are kept this far from 0 and 1 (and |valence|, |arousal| from 1) before a logit."""
+SD_FLOOR: dict[Space, float] = {"prob": 1e-3, "logit": 0.0}
+"""Least standard deviation that a column is divided by. A probability that moves by less in
+training is as good as constant: its noise, scaled up, would drown the other columns elsewhere."""
+_BLOCK = 1 << 18
 
 
 class InputConfig(BaseModel):
@@ -39,7 +43,7 @@ class InputConfig(BaseModel):
 
     columns: tuple[str, ...]
     groups: dict[str, tuple[int, int]]
-    t: int = Field(default=480, ge=1)
+    t: int = Field(default=480, ge=1, le=100_000)
     missing: MissingPolicy = "drop"
     long: LongPolicy = "uniform"
     space: Space = "prob"
@@ -170,28 +174,48 @@ class Standardiser:
     Attributes
     ----------
     mean, sd : ndarray of float64, shape (columns,)
-        A column that is constant in training has sd 1.
+        A column that is constant in training has sd 1; one that is nearly so has the floor given
+        to `fit`, see `SD_FLOOR`.
     """
 
     mean: NDArray[np.float64]
     sd: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, values: NDArray[np.float32]) -> Standardiser:
-        """Measure rows of training videos, shape (rows, columns); NaN rows are left out."""
-        columns = values.shape[1]
+    def fit(
+        cls, frames: Ragged, videos: NDArray[np.int64] | None = None, floor: float = 0.0
+    ) -> Standardiser:
+        """Measure the rows of training videos; NaN rows are left out.
+
+        Parameters
+        ----------
+        frames : Ragged
+        videos : ndarray of int64, optional
+            The training videos; all of them by default.
+        floor : float
+            Least sd of a column that is not constant.
+        """
+        chosen = np.arange(len(frames)) if videos is None else videos
+        # Blocks of whole videos, so that never more than a few are copied.
+        cuts = np.searchsorted(
+            np.cumsum(frames.lengths[chosen]),
+            np.arange(_BLOCK, int(frames.lengths[chosen].sum()), _BLOCK),
+        )
+        parts = np.split(chosen, np.unique(cuts))
+        columns = frames.values.shape[1]
         sums = np.zeros((2, columns))
         count, mean = 0, np.zeros(columns)
         for turn in range(2):
-            for start in range(0, len(values), 1 << 18):
-                block = values[start : start + (1 << 18)].astype(np.float64)
+            for part in parts:
+                block = frames.select(part).values.astype(np.float64)
                 block = block[~np.isnan(block).any(axis=1)]
                 count += len(block) if turn == 0 else 0
                 sums[turn] += (block if turn == 0 else (block - mean) ** 2).sum(axis=0)
             if turn == 0:
                 mean = sums[0] / max(count, 1)
         sd = np.sqrt(sums[1] / max(count, 1))
-        return cls(mean, np.where(sd > 1e-6 * (1 + np.abs(mean)), sd, 1.0))
+        varies = sd > 1e-6 * (1 + np.abs(mean))
+        return cls(mean, np.where(varies, np.maximum(sd, floor), 1.0))
 
     def apply(self, frames: Ragged) -> Ragged:
         """Standardise; NaN becomes 0, the mean of the training frames."""

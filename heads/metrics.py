@@ -37,8 +37,13 @@ class Scores:
 
 def mean_defined(values: Array) -> float:
     """Mean of what is not NaN; NaN if nothing is."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
+
+
+def known(value: float) -> float | None:
+    """Give a figure as JSON has it: None where it is undefined."""
+    return None if np.isnan(value) else float(value)
 
 
 def _varies(variance: Array, level: Array) -> NDArray[np.bool_]:
@@ -97,18 +102,18 @@ def bootstrap_pearson(
         counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
         mean_p, mean_y, square_p, square_y, product = np.split(counts @ terms / n, 5, axis=1)
         var_p, var_y = square_p - mean_p**2, square_y - mean_y**2
-        known = (var_p > 1e-10 * full_p) & (var_y > 1e-10 * full_y)
-        spread = np.sqrt(np.where(known, var_p * var_y, 1.0))
-        out.append(np.where(known, (product - mean_p * mean_y) / spread, np.nan))
+        defined = (var_p > 1e-10 * full_p) & (var_y > 1e-10 * full_y)
+        spread = np.sqrt(np.where(defined, var_p * var_y, 1.0))
+        out.append(np.where(defined, (product - mean_p * mean_y) / spread, np.nan))
     return np.concatenate(out)
 
 
 def _interval(samples: Array) -> Array:
     """2.5 and 97.5 % points; NaN unless nine samples in ten are defined."""
-    known = samples[~np.isnan(samples)]
-    if len(known) < 0.9 * len(samples):
+    defined = samples[~np.isnan(samples)]
+    if len(defined) < 0.9 * len(samples):
         return np.full(2, np.nan)
-    return np.percentile(known, [2.5, 97.5])
+    return np.percentile(defined, [2.5, 97.5])
 
 
 def score(prediction: Array, target: Array, seed: int = 0) -> Scores:

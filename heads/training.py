@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,7 +46,7 @@ class TrainingConfig(BaseModel):
         Of the initial weights and of the order of videos.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     loss: LossName = "pearson"
     lr: float = Field(default=1e-3, gt=0)
@@ -74,6 +74,8 @@ class Examples:
     def with_faces(self) -> Examples:
         """Leave out videos without a usable frame."""
         kept = np.flatnonzero(self.frames.lengths > 0)
+        if len(kept) == len(self.labels):
+            return self
         return Examples(self.frames.select(kept), self.labels[kept])
 
 
@@ -96,14 +98,17 @@ class Epoch:
     val_pearson: float
 
 
-def deal_batches(count: int, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+def deal_batches(
+    count: int, batch: int, seed: int, epoch: int, least: int = 1
+) -> list[NDArray[np.int64]]:
     """Deal videos into batches at random, all of nearly the same size.
 
     The order depends on seed and epoch alone, so that a resumed run goes on as it would have. The
-    remainder is spread: no batch is smaller than half of `batch` unless there is only one.
+    remainder is spread: no batch is smaller than half of `batch` unless there is only one, or
+    smaller than `least`, for which some hold one more than `batch` if need be.
     """
     order = np.random.default_rng([seed, epoch]).permutation(count)
-    return np.array_split(order, math.ceil(count / batch))
+    return np.array_split(order, max(1, min(math.ceil(count / batch), count // least)))
 
 
 def _pack(frames: Ragged, videos: NDArray[np.int64]) -> tuple[Tensor, Packing]:
@@ -146,8 +151,10 @@ class Trainer:
     Notes
     -----
     Blocks W_k past the longest training video can never learn; they are set to zero, so that a
-    longer video is not scored through random weights. The bias of the output has no gradient
-    under Pearson's rho and is left alone then; `Calibration` sets it.
+    longer video is not scored through random weights. Under Pearson's rho the labels are
+    standardised by the training videos', which changes nothing but the weight of the loss's
+    epsilon: labels of any scale train alike. The bias of the output has no gradient then and is
+    left alone; `Calibration` sets scale and shift.
     """
 
     def __init__(self, model: MRNN, train: Examples, val: Examples, config: TrainingConfig) -> None:
@@ -161,6 +168,11 @@ class Trainer:
                 f"{config.loss} needs at least 2 videos a batch (batch {config.batch}, "
                 f"{len(self.train.frames)} training videos with faces)"
             )
+        self._least = 1 if config.loss == "mse" else 2
+        self._labels = self.train.labels
+        if config.loss == "pearson":
+            mean, sd = self._labels.mean(0), self._labels.std(0)
+            self._labels = (self._labels - mean) / np.where(np.ptp(self._labels, 0) > 0, sd, 1.0)
         with torch.no_grad():
             model.dense_weight[int(self.train.frames.lengths.max()) :] = 0
             if config.loss != "pearson":
@@ -202,10 +214,12 @@ class Trainer:
         """
         number = len(self.history) + 1
         losses = []
-        batches = deal_batches(len(self.train.frames), self.config.batch, self.config.seed, number)
+        batches = deal_batches(
+            len(self.train.frames), self.config.batch, self.config.seed, number, self._least
+        )
         for videos in batches:
             frames, packing = _pack(self.train.frames, videos)
-            labels = torch.from_numpy(self.train.labels[videos]).to(frames.dtype)
+            labels = torch.from_numpy(self._labels[videos]).to(frames.dtype)
             self.optimiser.zero_grad(set_to_none=True)
             loss = LOSSES[self.config.loss](self.model(frames, packing), labels)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -233,7 +247,19 @@ class Trainer:
 
     @torch.no_grad()
     def use_best(self) -> None:
-        """Give the model the weights of its best epoch."""
+        """Give the model the weights of its best epoch.
+
+        Raises
+        ------
+        HeadError
+            No epoch was best, because validation Pearson was undefined in each.
+        """
+        if not self.best_epoch:
+            raise HeadError(
+                f"validation Pearson was undefined in all {len(self.history)} epochs (labels or "
+                f"predictions of the validation videos are constant), so there is no head to "
+                f"keep; try another seed or learning rate (--seed, --lr), or more videos"
+            )
         for name, parameter in self.model.named_parameters():
             parameter.copy_(self._best[name])
 
@@ -249,14 +275,31 @@ class Trainer:
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor], notes: dict[str, Any]) -> None:
-        """Go back to a `state`."""
+        """Go back to a `state`.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            It is not the state of such a training.
+        """
         for name, parameter in self.model.named_parameters():
-            parameter.copy_(tensors[f"model.{name}"])
-            self._best[name] = tensors[f"best.{name}"].clone()
+            parameter.copy_(_of_shape(tensors[f"model.{name}"], parameter.shape))
+            self._best[name] = _of_shape(tensors[f"best.{name}"], parameter.shape).clone()
         for name, parameter in self._parameters.items():
+            # As in RoutedAdam: a plain parameter is a single block.
+            routed = parameter is self.model.dense_weight
+            shape = parameter.shape if routed else (1, *parameter.shape)
             self.optimiser.state[parameter] = {
-                key: tensors[f"adam.{name}.{key}"].clone()
-                for key in ("step", "exp_avg", "exp_avg_sq")
+                key: _of_shape(tensors[f"adam.{name}.{key}"], like).clone()
+                for key, like in (("step", shape[:1]), ("exp_avg", shape), ("exp_avg_sq", shape))
             }
         self.history = [Epoch(int(e), float(loss), float(rho)) for e, loss, rho in notes["history"]]
         self.best_epoch = int(notes["best_epoch"])
+        if not 0 <= self.best_epoch <= len(self.history):
+            raise ValueError(f"best epoch {self.best_epoch} of {len(self.history)}")
+
+
+def _of_shape(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    if tensor.shape != tuple(shape):
+        raise ValueError(f"shape {tuple(tensor.shape)} in place of {tuple(shape)}")
+    return tensor

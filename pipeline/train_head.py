@@ -34,7 +34,15 @@ from feie.heads.checkpoint import (
     write_json,
 )
 from feie.heads.head import Calibration, Head
-from feie.heads.inputs import InputConfig, Prepared, Space, Standardiser, pick_columns, prepare
+from feie.heads.inputs import (
+    SD_FLOOR,
+    InputConfig,
+    Prepared,
+    Space,
+    Standardiser,
+    pick_columns,
+    prepare,
+)
 from feie.heads.joining import Join, join
 from feie.heads.labels import Labels, load_labels
 from feie.heads.losses import LossName
@@ -175,11 +183,12 @@ def run(options: TrainHeadOptions, progress: ProgressCallback = silent) -> Train
         dense=options.dense,
     )
     model = MRNN(model_config, config.seed)
-    standardiser = Standardiser.fit(data.prepared.frames.select(data.train).values)
-    frames = standardiser.apply(data.prepared.frames)
-    values = data.joined.labels.values
-    train = Examples(frames.select(data.train), values[data.train])
-    val = Examples(frames.select(data.val), values[data.val])
+    frames, values = data.prepared.frames, data.joined.labels.values
+    standardiser = Standardiser.fit(frames, data.train, SD_FLOOR[options.space])
+    train, val = (
+        Examples(standardiser.apply(frames.select(rows)), values[rows])
+        for rows in (data.train, data.val)
+    )
     trainer = Trainer(model, train, val, config)
     origin = _origin(options, data)
     if folder is None:

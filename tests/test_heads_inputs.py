@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from feie.features.errors import HeadError, UsageError
 from feie.features.schema import AFFECT, Schema
 from feie.features.store.reader import RaggedRows
+from feie.heads import inputs
 from feie.heads.inputs import (
     InputConfig,
     Standardiser,
@@ -113,7 +114,7 @@ def test_standardiser_ignores_gaps_and_survives_constant_columns():
     values[:, 1] = 0.1
     gaps = values.copy()
     gaps[::5] = np.nan
-    found = Standardiser.fit(gaps)
+    found = Standardiser.fit(Ragged(gaps, np.array([0, 300, 300, 500])))
     kept = values[~np.isnan(gaps[:, 0])].astype(np.float64)
     np.testing.assert_allclose(found.mean, kept.mean(0), rtol=1e-12)
     np.testing.assert_allclose(found.sd[[0, 2]], kept.std(0)[[0, 2]], rtol=1e-12)
@@ -185,3 +186,24 @@ def test_prepare_counts_what_it_did():
     done = prepare(rows, config.model_copy(update={"t": 3, "space": "logit"}))
     assert done.frames.lengths.tolist() == [3, 0, 3]
     assert (done.faceless, done.shortened) == (1, 2)
+
+
+def test_standardiser_measures_the_chosen_videos_block_by_block(monkeypatch):
+    rng = np.random.default_rng(0)
+    lengths = [3, 0, 40, 1, 7, 25, 0, 9]
+    ragged = ragged_of([rng.normal(2, 3, (n, 2)) for n in lengths])
+    chosen = np.array([7, 2, 1, 4, 0])
+    kept = ragged.select(chosen).values.astype(np.float64)
+    for block in (5, 1000):
+        monkeypatch.setattr(inputs, "_BLOCK", block)
+        found = Standardiser.fit(ragged, chosen)
+        np.testing.assert_allclose(found.mean, kept.mean(0), rtol=1e-12)
+        np.testing.assert_allclose(found.sd, kept.std(0), rtol=1e-12)
+
+
+def test_a_nearly_constant_column_is_not_blown_up():
+    values = np.random.default_rng(0).normal(0.5, [1e-5, 1e-2, 0], (500, 3)).astype(np.float32)
+    found = Standardiser.fit(Ragged(values, np.array([0, 500])), floor=inputs.SD_FLOOR["prob"])
+    assert found.sd[0] == 1e-3
+    assert found.sd[1] == pytest.approx(1e-2, rel=0.1)
+    assert found.sd[2] == 1

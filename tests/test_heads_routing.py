@@ -97,6 +97,21 @@ def test_plain_parameters_get_ordinary_adam():
     torch.testing.assert_close(ours, theirs, atol=1e-14, rtol=0)
 
 
+@pytest.mark.parametrize("size", [1e-10, 1e-8, 1e-6])
+def test_gradients_near_epsilon_are_those_of_adam(size):
+    torch.manual_seed(0)
+    start = torch.randn(5, 3, dtype=torch.float64)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    optimisers = RoutedAdam([], [ours], lr=0.02), torch.optim.Adam([theirs], lr=0.02)
+    for _ in range(10):
+        ours.grad = size * torch.randn_like(ours)
+        theirs.grad = ours.grad.clone()
+        optimisers[0].step(5)
+        optimisers[1].step()
+    assert (ours - start).abs().max() > 1e-5
+    torch.testing.assert_close(ours, theirs, atol=1e-13, rtol=0)
+
+
 def test_state_survives_being_saved_and_loaded():
     results = []
     for interrupted in (False, True):

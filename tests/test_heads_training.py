@@ -41,9 +41,10 @@ def split(examples, start, stop):
     return Examples(examples.frames.select(videos), examples.labels[videos])
 
 
-def make_trainer(examples, count=120, t=30, **config):
+def make_trainer(examples, count=120, t=30, cell="gru", layers=1, **config):
     given = {"lr": 3e-3, "batch": 32, "epochs": 12, **config}
-    model = MRNN(MRNNConfig(inputs=4, targets=2, t=t, width=16, dense=8), seed=1)
+    shape = {"inputs": 4, "targets": 2, "t": t, "width": 16, "dense": 8}
+    model = MRNN(MRNNConfig(**shape, cell=cell, layers=layers), seed=1)
     parts = split(examples, 0, count), split(examples, count, count + 40)
     return Trainer(model, *parts, TrainingConfig(**given))
 
@@ -78,6 +79,11 @@ def test_batches_hold_every_video_once_and_never_one_alone():
         parts = deal_batches(count, batch, seed=0, epoch=1)
         assert sorted(np.concatenate(parts).tolist()) == list(range(count))
         assert 2 <= min(map(len, parts)) <= max(map(len, parts)) <= batch
+    for count in (3, 5, 7):
+        parts = deal_batches(count, 2, seed=0, epoch=1, least=2)
+        assert sorted(np.concatenate(parts).tolist()) == list(range(count))
+        assert sorted(map(len, parts)) == [2] * (count // 2 - 1) + [3]
+    assert list(map(len, deal_batches(3, 1, 0, 1))) == [1, 1, 1]
     first = np.concatenate(deal_batches(50, 8, 0, 1))
     assert not np.array_equal(first, np.concatenate(deal_batches(50, 8, 0, 2)))
     assert not np.array_equal(first, np.concatenate(deal_batches(50, 8, 1, 1)))
@@ -98,15 +104,16 @@ def test_same_seed_same_weights_other_seed_others():
     assert not all(map(torch.equal, found[0], found[2]))
 
 
-def test_put_down_and_taken_up_it_ends_the_same():
+@pytest.mark.parametrize("given", [{}, {"cell": "lstm", "layers": 2, "clip": 0.05}], ids=str)
+def test_put_down_and_taken_up_it_ends_the_same(given):
     examples = make_examples(200)
-    whole = make_trainer(examples, epochs=5)
+    whole = make_trainer(examples, epochs=5, **given)
     list(whole.epochs())
-    part = make_trainer(examples, epochs=5)
+    part = make_trainer(examples, epochs=5, **given)
     for _ in range(2):
         part.run_epoch()
     state = part.state()
-    other = make_trainer(examples, epochs=5)
+    other = make_trainer(examples, epochs=5, **given)
     other.restore(*state)
     list(other.epochs())
     assert other.history == whole.history
@@ -216,3 +223,47 @@ def test_calibration_is_least_squares_and_keeps_every_correlation():
     np.testing.assert_allclose(pearson(done, y), pearson(raw, y), rtol=1e-9)
     constant = Calibration.fit(np.full((50, 3), 2.0), y).apply(np.full((4, 3), 2.0))
     np.testing.assert_allclose(constant, np.tile(y.mean(0), (4, 1)))
+
+
+def test_labels_of_any_scale_train_alike():
+    examples = make_examples(200)
+    histories = []
+    for scale, shift in ((1.0, 0.0), (1e-4, 0.0), (1e4, 3.0)):
+        trainer = make_trainer(Examples(examples.frames, scale * examples.labels + shift), epochs=3)
+        list(trainer.epochs())
+        histories.append([(e.train_loss, e.val_pearson) for e in trainer.history])
+    np.testing.assert_allclose(histories[1:], [histories[0]] * 2, atol=1e-4)
+
+
+def test_no_epoch_is_best_where_validation_pearson_is_undefined():
+    examples = make_examples(200)
+    examples.labels[120:160] = 0.5
+    trainer = make_trainer(examples, epochs=2)
+    list(trainer.epochs())
+    assert trainer.best_epoch == 0
+    with pytest.raises(HeadError, match="undefined in all 2 epochs"):
+        trainer.use_best()
+
+
+def test_a_state_of_another_training_is_refused():
+    examples = make_examples(200)
+    trainer = make_trainer(examples)
+    trainer.run_epoch()
+    tensors, notes = trainer.state()
+    broken = {**tensors, "model.dense_bias": torch.zeros(1)}
+    with pytest.raises(ValueError, match=r"shape \(1,\) in place of \(8,\)"):
+        trainer.restore(broken, notes)
+    with pytest.raises(ValueError, match="best epoch 9 of 1"):
+        trainer.restore(tensors, {**notes, "best_epoch": 9})
+
+
+def test_examples_that_all_show_faces_are_not_copied():
+    examples = make_examples(20)
+    assert examples.with_faces() is examples
+
+
+@pytest.mark.parametrize("name", ["lr", "clip"])
+def test_endless_options_are_refused(name):
+    for value in (float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=name):
+            TrainingConfig(**{name: value})

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -30,6 +30,7 @@ _ARRAYS = {
     "calibration": ("slope", "offset"),
     "baseline": ("mean", "sd", "weights", "offset"),
 }
+_NOTES = {"store": ("path", "fingerprint"), "labels": ("path", "sha256")}
 
 
 @contextmanager
@@ -91,10 +92,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, Any]) -> None:
-    """Write tensors, with JSON notes in the same file, atomically."""
+def save_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, Any]) -> str:
+    """Write tensors, with JSON notes in the same file, atomically; gives the file's SHA-256."""
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(whole, {"notes": json.dumps(notes)}))
+    data = save(whole, {"notes": json.dumps(notes)})
+    write_atomically(path, data)
+    return hashlib.sha256(data).hexdigest()
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -113,6 +116,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise HeadError(f"there is no {path}") from None
     except (OSError, ValueError, SafetensorError) as error:
         raise HeadError(f"{path} cannot be read: {error}") from None
+    if not isinstance(notes, dict):
+        raise HeadError(f"{path} cannot be read: its notes are no JSON object")
     return tensors, notes
 
 
@@ -125,11 +130,12 @@ def save_head(head: Head, run: Path) -> None:
             tensors[f"{part}.{name}"] = torch.from_numpy(
                 np.ascontiguousarray(getattr(getattr(head, part), name))
             )
-    save_tensors(run / HEAD_WEIGHTS, tensors, {"format": FORMAT})
+    sha256 = save_tensors(run / HEAD_WEIGHTS, tensors, {"format": FORMAT})
     write_json(
         run / HEAD_JSON,
         {
             "format": FORMAT,
+            "weights_sha256": sha256,
             "targets": list(head.targets),
             "model": head.model.config.model_dump(mode="json"),
             "inputs": head.inputs.model_dump(mode="json"),
@@ -158,27 +164,99 @@ def load_head(run: Path) -> Head:
         )
     tensors, _ = load_tensors(run / HEAD_WEIGHTS)
     try:
-        model = MRNN(MRNNConfig.model_validate(notes["model"]))
-        weights = {n[6:]: t for n, t in tensors.items() if n.startswith("model.")}
-        model.load_state_dict(weights)
-        arrays = {
-            part: {name: tensors[f"{part}.{name}"].numpy() for name in names}
-            for part, names in _ARRAYS.items()
-        }
-        return Head(
-            model=model,
-            targets=tuple(notes["targets"]),
-            inputs=InputConfig.model_validate(notes["inputs"]),
-            standardiser=Standardiser(**arrays["standardiser"]),
-            calibration=Calibration(**arrays["calibration"]),
-            label_mean=tensors["label_mean"].numpy(),
-            baseline=LengthBaseline(**arrays["baseline"]),
-            notes={
-                k: v for k, v in notes.items() if k not in ("format", "targets", "model", "inputs")
-            },
-        )
-    except (KeyError, RuntimeError, ValidationError) as error:
-        raise HeadError(f"{run} holds a damaged head: {error}") from None
+        if notes["weights_sha256"] != _file_sha256(run / HEAD_WEIGHTS):
+            raise ValueError(f"{HEAD_WEIGHTS} is not the file that {HEAD_JSON} was written with")
+        return _build(tensors, notes)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        # A KeyError says nothing but the key.
+        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise HeadError(f"{run} holds a damaged head: {what}") from None
+
+
+def _build(tensors: dict[str, Tensor], notes: dict[str, Any]) -> Head:
+    """Put a head together; every disagreement is a KeyError, TypeError, ValueError or the like."""
+    for part, keys in _NOTES.items():
+        for key in keys:
+            if not isinstance(notes[part][key], str):
+                raise ValueError(f"{part} {key} is no text")
+    if not isinstance(notes["store"].get("extractor"), dict | None):
+        raise ValueError("store extractor is no JSON object")
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} is not finite")
+    config = MRNNConfig.model_validate(notes["model"])
+    inputs = InputConfig.model_validate(notes["inputs"])
+    targets = tuple(notes["targets"])
+    if not all(isinstance(name, str) for name in targets):
+        raise ValueError("targets are no names")
+    n, m = len(inputs.columns), len(targets)
+    if (n, m, inputs.t) != (config.inputs, config.targets, config.t):
+        raise ValueError("model, columns, targets and t do not fit each other")
+    shapes = {
+        "standardiser": ((n,), (n,)),
+        "calibration": ((m,), (m,)),
+        "baseline": ((3,), (3,), (3, m), (m,)),
+    }
+    expected = {"label_mean": (m,), "model.dense_weight": (config.t, config.width, config.dense)}
+    for part, names in _ARRAYS.items():
+        expected |= {f"{part}.{k}": shape for k, shape in zip(names, shapes[part], strict=True)}
+    for name, shape in expected.items():
+        if tensors[name].shape != shape:
+            raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, not {shape}")
+    if not (tensors["standardiser.sd"] > 0).all():
+        raise ValueError("standardiser.sd is not positive")
+    model = MRNN(config)
+    model.load_state_dict({k[6:]: t for k, t in tensors.items() if k.startswith("model.")})
+    arrays = {
+        part: {name: tensors[f"{part}.{name}"].numpy() for name in names}
+        for part, names in _ARRAYS.items()
+    }
+    own = ("format", "weights_sha256", "targets", "model", "inputs")
+    return Head(
+        model=model,
+        targets=targets,
+        inputs=inputs,
+        standardiser=Standardiser(**arrays["standardiser"]),
+        calibration=Calibration(**arrays["calibration"]),
+        label_mean=tensors["label_mean"].numpy(),
+        baseline=LengthBaseline(**arrays["baseline"]),
+        notes={k: v for k, v in notes.items() if k not in own},
+    )
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def place(path: str, run: Path) -> dict[str, str]:
+    """Note where a file of a run lies, so that `find_again` finds it from anywhere.
+
+    Parameters
+    ----------
+    path : str
+        Relative to the working directory, absolute, or an address with ``://``.
+    run : Path
+        The run folder.
+
+    Returns
+    -------
+    dict
+        ``path``, absolute; ``relative`` to the run folder, for a project that moves as a whole.
+    """
+    if "://" in path:
+        return {"path": path}
+    absolute = os.path.abspath(path)
+    return {"path": absolute, "relative": os.path.relpath(absolute, run)}
+
+
+def find_again(noted: Mapping[str, Any], run: Path) -> str:
+    """Find what `place` noted: where it was, else where it lies as seen from the run folder."""
+    path, relative = str(noted["path"]), noted.get("relative")
+    if "://" in path or Path(path).exists() or not isinstance(relative, str):
+        return path
+    moved = os.path.normpath(run / relative)
+    return moved if Path(moved).exists() else path
 
 
 def new_run(runs: Path, name: str) -> Path:
@@ -209,10 +287,21 @@ def latest_run(runs: Path) -> Path:
     HeadError
         There is none.
     """
-    finished = [path.parent for path in runs.glob(f"*/{HEAD_JSON}")]
+    finished, others = [], []
+    for path in sorted(runs.glob(f"*/{HEAD_JSON}")):
+        try:
+            notes = read_json(path)
+        except HeadError:
+            notes = {}
+        if notes.get("format") == FORMAT:
+            # Without a time of its end a run counts as the oldest.
+            finished.append((str(notes.get("ended") or ""), path.parent.name, path.parent))
+        else:
+            others.append(path.parent.name)
     if not finished:
+        unusable = f" (the head of {', '.join(others)} cannot be read)" if others else ""
         raise HeadError(
-            f"there is no finished run in {runs}; `feie train-head` makes one, "
+            f"there is no finished run in {runs}{unusable}; `feie train-head` makes one, "
             f"--run names one that is elsewhere"
         )
-    return max(finished, key=lambda run: (str(read_json(run / HEAD_JSON).get("ended")), run.name))
+    return max(finished)[2]

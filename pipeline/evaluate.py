@@ -15,6 +15,7 @@ from feie.features.errors import HeadError, StoreError
 from feie.features.store.reader import Store, open_store
 from feie.heads.checkpoint import (
     disk_errors,
+    find_again,
     latest_run,
     load_head,
     write_atomically,
@@ -24,7 +25,7 @@ from feie.heads.head import Head
 from feie.heads.inputs import find_columns, prepare
 from feie.heads.joining import Join, join
 from feie.heads.labels import Labels, SplitName, load_labels
-from feie.heads.metrics import mean_defined, pearson, score
+from feie.heads.metrics import known, mean_defined, pearson, score
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.train_head import VIDEOS
 
@@ -38,7 +39,7 @@ class EvaluateOptions(BaseModel):
     they are the ones that it was trained on.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     run: Path | None = None
     runs: Path = Path("runs")
@@ -113,8 +114,9 @@ def run(options: EvaluateOptions, progress: ProgressCallback = silent) -> Evalua
     """
     folder = options.run or latest_run(options.runs)
     head = load_head(folder)
-    store_path = options.store or str(head.notes["store"]["path"])
-    labels = load_labels(options.labels or Path(head.notes["labels"]["path"]), head.targets)
+    store_path = options.store or find_again(head.notes["store"], folder)
+    labels_path = options.labels or Path(find_again(head.notes["labels"], folder))
+    labels = load_labels(labels_path, head.targets)
     store = open_store(store_path)
     columns = find_columns(store.schema, head.inputs, store_path)
     if not store.ids:
@@ -134,6 +136,11 @@ def run(options: EvaluateOptions, progress: ProgressCallback = silent) -> Evalua
 
     prepared = prepare(store.read(joined.store_ids, columns), head.inputs)
     prediction = head.predict(prepared.frames)
+    if not np.isfinite(prediction).all():
+        raise HeadError(
+            f"{folder} predicts what is not finite for {store_path}: its weights are damaged, or "
+            f"the store's columns lie far outside those of its training"
+        )
     scores = score(prediction, truth)
     by_length = pearson(head.baseline.predict(prepared.frames.lengths), truth)
     notes += [
@@ -167,19 +174,19 @@ def run(options: EvaluateOptions, progress: ProgressCallback = silent) -> Evalua
         labels=str(labels.path),
         split=options.split,
         n=len(truth),
-        mean_pearson=_known(scores.mean_pearson),
+        mean_pearson=known(scores.mean_pearson),
         mean_interval=_pair(scores.mean_pearson_interval),
         pearson=_named(head.targets, scores.pearson),
         intervals={
             name: _pair(row)
             for name, row in zip(head.targets, scores.pearson_interval, strict=True)
         },
-        mean_ccc=_known(mean_defined(scores.ccc)),
+        mean_ccc=known(mean_defined(scores.ccc)),
         ccc=_named(head.targets, scores.ccc),
         mean_mae=float(scores.mae.mean()),
         mae={name: float(v) for name, v in zip(head.targets, scores.mae, strict=True)},
         length_baseline=LengthScores(
-            mean_pearson=_known(mean_defined(by_length)),
+            mean_pearson=known(mean_defined(by_length)),
             pearson=_named(head.targets, by_length),
         ),
         missing=len(joined.missing),
@@ -213,30 +220,43 @@ def _differences(head: Head, store: Store, labels: Labels) -> list[str]:
 def _leaks(
     folder: Path, head: Head, store: Store, labels: Labels, joined: Join, split: SplitName
 ) -> list[str]:
-    """Find videos of this split that the head was trained on.
+    """Find videos of this split that the head was trained on, or its epoch chosen on.
 
     Raises
     ------
     HeadError
-        There are some, in the same store or by the same labels.
+        There are some, in the same store or by the same labels, and the split should have none.
     """
     if split == "train":
         return ["these are the videos that the head was trained on: the figures flatter"]
     try:
         with (folder / VIDEOS).open(encoding="utf-8", newline="") as file:
-            trained = {row["video"] for row in csv.DictReader(file) if row["split"] == "train"}
-    except (OSError, KeyError) as error:
+            split_of = {row["video"]: row["split"] for row in csv.DictReader(file)}
+    except (OSError, KeyError, ValueError, csv.Error) as error:
         raise HeadError(f"{folder / VIDEOS} cannot be read: {error}") from None
-    seen = [video for video in joined.store_ids if video in trained]
-    if not seen:
-        return []
-    text = f"{len(seen)} of {len(joined.store_ids)} videos of split {split!r}, e.g. {seen[0]!r}, "
-    same_labels = labels.sha256 == head.notes["labels"]["sha256"]
-    if same_labels or store.fingerprint == head.notes["store"]["fingerprint"]:
-        raise HeadError(
-            f"{text}were in the training split of {folder}; score it with the split of its training"
-        )
-    return [f"{text}have the ids of training videos of {folder}: if they are the same, it flatters"]
+    same = (
+        labels.sha256 == head.notes["labels"]["sha256"]
+        or store.fingerprint == head.notes["store"]["fingerprint"]
+    )
+    notes = []
+    for past, use in (("train", "the head was trained"), ("val", "the head's epoch was chosen")):
+        seen = [video for video in joined.store_ids if split_of.get(video) == past]
+        if not seen:
+            continue
+        text = f"{len(seen)} of {len(joined.store_ids)} videos of split {split!r}, e.g. {seen[0]!r}"
+        if split == past:
+            notes.append(f"{use} on these videos ({len(seen)}): the figures flatter a little")
+        elif same:
+            raise HeadError(
+                f"{text}, were in the {'training' if past == 'train' else 'validation'} split of "
+                f"{folder}; score it with the split of its training"
+            )
+        else:
+            notes.append(
+                f"{text}, have the ids of videos of {folder} that {use} on: if they are the same, "
+                f"it flatters"
+            )
+    return notes
 
 
 def _log_test(folder: Path, store: Store, labels: Labels, n: int, mean: float) -> int:
@@ -249,7 +269,7 @@ def _log_test(folder: Path, store: Store, labels: Labels, n: int, mean: float) -
                 f"{stamp} n={n} mean_pearson={mean:.4f} store={store.fingerprint} "
                 f"labels=sha256:{labels.sha256}\n"
             )
-        return len(path.read_text(encoding="utf-8").splitlines())
+        return len(path.read_bytes().splitlines())
 
 
 def _csv(joined: Join, targets: tuple[str, ...], prediction: NDArray[np.float64]) -> bytes:
@@ -261,13 +281,9 @@ def _csv(joined: Join, targets: tuple[str, ...], prediction: NDArray[np.float64]
     return text.getvalue().encode()
 
 
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
 def _pair(interval: NDArray[np.float64]) -> tuple[float, float] | None:
     return None if np.isnan(interval).any() else (float(interval[0]), float(interval[1]))
 
 
 def _named(targets: tuple[str, ...], values: NDArray[np.float64]) -> dict[str, float | None]:
-    return {name: _known(value) for name, value in zip(targets, values, strict=True)}
+    return {name: known(value) for name, value in zip(targets, values, strict=True)}

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from feie.features.errors import HeadError, StoreError
-from feie.features.store.reader import Store, open_store
+from feie.features.errors import HeadError
 from feie.heads.baselines import LengthBaseline
 from feie.heads.checkpoint import (
     HEAD_JSON,
     STATE,
     disk_errors,
+    find_again,
     load_tensors,
     new_run,
+    place,
     read_json,
     save_head,
     save_tensors,
@@ -34,19 +33,9 @@ from feie.heads.checkpoint import (
     write_json,
 )
 from feie.heads.head import Calibration, Head
-from feie.heads.inputs import (
-    SD_FLOOR,
-    InputConfig,
-    Prepared,
-    Space,
-    Standardiser,
-    pick_columns,
-    prepare,
-)
-from feie.heads.joining import Join, join
-from feie.heads.labels import Labels, load_labels
+from feie.heads.inputs import SD_FLOOR, Space, Standardiser
 from feie.heads.losses import LossName
-from feie.heads.metrics import mean_defined, pearson
+from feie.heads.metrics import known, mean_defined, pearson
 from feie.heads.mrnn import MRNN, MRNNConfig
 from feie.heads.ragged import LongPolicy, MissingPolicy
 from feie.heads.training import (
@@ -58,6 +47,7 @@ from feie.heads.training import (
     TrainingConfig,
     predict,
 )
+from feie.pipeline.head_data import HeadData, describe, read_head_data
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.provenance import library_versions
 
@@ -70,11 +60,11 @@ class TrainHeadOptions(BaseModel):
     ``lr``, ``batch``, ``epochs`` and ``patience`` come from the preset unless given.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     store: str = "features.zarr"
     labels: Path = Path("labels.csv")
-    subset: tuple[str, ...] = ("va", "expr", "au")
+    subset: tuple[str, ...] = Field(default=("va", "expr", "au"), min_length=1)
     targets: tuple[str, ...] = ()
     runs: Path = Path("runs")
     name: str | None = Field(default=None, pattern=r"^[\w.+-]+$")
@@ -88,9 +78,9 @@ class TrainHeadOptions(BaseModel):
     clip: float | None = Field(default=None, gt=0)
     cell: Literal["gru", "lstm"] = "gru"
     layers: int = Field(default=1, ge=1, le=2)
-    width: int = Field(default=128, ge=1)
-    dense: int = Field(default=32, ge=1)
-    t: int = Field(default=480, ge=1)
+    width: int = Field(default=128, ge=1, le=4096)
+    dense: int = Field(default=32, ge=1, le=4096)
+    t: int = Field(default=480, ge=1, le=100_000)
     missing: MissingPolicy = "drop"
     long: LongPolicy = "uniform"
     space: Space = "prob"
@@ -138,19 +128,6 @@ class TrainHeadResult(BaseModel):
     notes: list[str]
 
 
-@dataclass(frozen=True)
-class _Data:
-    """What training reads: joined labels and prepared frames, and the rows of each split."""
-
-    store: Store
-    labels: Labels
-    joined: Join
-    inputs: InputConfig
-    prepared: Prepared
-    train: NDArray[np.int64]
-    val: NDArray[np.int64]
-
-
 def run(options: TrainHeadOptions, progress: ProgressCallback = silent) -> TrainHeadResult:
     """Train a head on the training split, choose its epoch on the validation split.
 
@@ -168,8 +145,18 @@ def run(options: TrainHeadOptions, progress: ProgressCallback = silent) -> Train
         folder, options = options.resume, _stored_options(options.resume)
     else:
         folder = None
-    data = _read(options)
-    notes = _said(data)
+    data = read_head_data(
+        options.store,
+        options.labels,
+        subset=options.subset,
+        targets=options.targets,
+        t=options.t,
+        missing=options.missing,
+        long=options.long,
+        space=options.space,
+        unmatched=options.unmatched,
+    )
+    notes = describe(data)
     for note in notes:
         progress(Progress("epochs", 0, message=note))
     config = options.training()
@@ -190,13 +177,14 @@ def run(options: TrainHeadOptions, progress: ProgressCallback = silent) -> Train
         for rows in (data.train, data.val)
     )
     trainer = Trainer(model, train, val, config)
-    origin = _origin(options, data)
     if folder is None:
-        folder = _start(options, data, origin)
+        folder = _start(options, data)
     else:
-        _check_origin(folder, origin)
-        if (folder / STATE).exists():
-            trainer.restore(*load_tensors(folder / STATE))
+        _check_origin(folder, _origin(options, data, folder))
+        _restore(trainer, folder)
+    origin = _origin(options, data, folder)
+    if not (folder / VIDEOS).exists():
+        _list_videos(folder, data)
     with _one_thread():
         _train(trainer, folder, options.checkpoint_seconds, progress)
         trainer.use_best()
@@ -210,7 +198,7 @@ def run(options: TrainHeadOptions, progress: ProgressCallback = silent) -> Train
             "preset": options.preset,
             "epochs_trained": len(trainer.history),
             "best_epoch": trainer.best_epoch,
-            "val_pearson": _known(mean_defined(rho)),
+            "val_pearson": known(mean_defined(rho)),
         },
         videos={"train": len(data.train), "val": len(data.val), "faceless": data.prepared.faceless,
                 "shortened": data.prepared.shortened},
@@ -229,84 +217,25 @@ def run(options: TrainHeadOptions, progress: ProgressCallback = silent) -> Train
         n_val=len(data.val),
         epochs=len(trainer.history),
         best_epoch=trainer.best_epoch,
-        mean_pearson=_known(mean_defined(rho)),
-        pearson={k: _known(v) for k, v in zip(data.labels.targets, rho, strict=True)},
+        mean_pearson=known(mean_defined(rho)),
+        pearson={k: known(v) for k, v in zip(data.labels.targets, rho, strict=True)},
         seconds=round(time.monotonic() - clock, 2),
         notes=notes,
     )
 
 
-def _read(options: TrainHeadOptions) -> _Data:
-    store = open_store(options.store)
-    if not store.ids:
-        raise StoreError(f"{options.store} holds no video that was extracted without failure")
-    columns, groups = pick_columns(store.schema, options.subset)
-    labels = load_labels(options.labels, options.targets)
-    for split in ("train", "val"):
-        labels.of_split(split)
-    wanted = labels.take(np.flatnonzero(np.isin(labels.split, ("train", "val"))))
-    joined = join(
-        wanted, store.ids, options.store, failed=store.failed, tolerance=options.unmatched
-    )
-    val = joined.labels.of_split("val")
-    if (np.ptp(val.values, axis=0) == 0).all():
-        val.check_varied()
-    joined.labels.of_split("train").check_varied()
-    inputs = InputConfig(
-        columns=columns,
-        groups=groups,
-        t=options.t,
-        missing=options.missing,
-        long=options.long,
-        space=options.space,
-    )
-    rows = store.read(joined.store_ids, [store.schema.columns.index(c) for c in columns])
-    return _Data(
-        store=store,
-        labels=labels,
-        joined=joined,
-        inputs=inputs,
-        prepared=prepare(rows, inputs),
-        train=np.flatnonzero(joined.labels.split == "train"),
-        val=np.flatnonzero(joined.labels.split == "val"),
-    )
-
-
-def _said(data: _Data) -> list[str]:
-    """Everything that was decided for the user, in sentences."""
-    notes = list(data.labels.notes)
-    if missing := data.joined.missing:
-        first = ", ".join(missing[:3])
-        notes.append(
-            f"{len(missing)} labels have no usable video in {data.store.path} and are left out: "
-            f"{first}{', …' if len(missing) > 3 else ''}"
-        )
-    if data.prepared.faceless:
-        notes.append(
-            f"{data.prepared.faceless} videos show no face in any frame: left out of training, "
-            f"predicted as the mean label of the training videos"
-        )
-    if data.prepared.shortened:
-        how = "resampled uniformly" if data.inputs.long == "uniform" else "cut"
-        notes.append(
-            f"{data.prepared.shortened} videos are longer than t={data.inputs.t} frames and "
-            f"were {how} to that length"
-        )
-    return notes
-
-
-def _origin(options: TrainHeadOptions, data: _Data) -> dict[str, Any]:
+def _origin(options: TrainHeadOptions, data: HeadData, folder: Path) -> dict[str, Any]:
     """Which store and labels these are; a resumed run must find the same."""
     made_by = data.store.provenance
     return {
         "store": {
-            "path": options.store,
+            **place(options.store, folder),
             "fingerprint": data.store.fingerprint,
             "extractor": made_by.get("extractor"),
             "detector": made_by.get("detector"),
         },
         "labels": {
-            "path": str(options.labels),
+            **place(str(options.labels), folder),
             "sha256": data.labels.sha256,
             "split_made": data.labels.split_made,
             "missing": list(data.joined.missing),
@@ -314,19 +243,25 @@ def _origin(options: TrainHeadOptions, data: _Data) -> dict[str, Any]:
     }
 
 
-def _start(options: TrainHeadOptions, data: _Data, origin: dict[str, Any]) -> Path:
-    """Make the run folder, with all that a resumption needs."""
+def _start(options: TrainHeadOptions, data: HeadData) -> Path:
+    """Make the run folder, and put down first what a resumption needs."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = new_run(
         options.runs, options.name or f"{stamp}-{'-'.join(options.subset)}-s{options.seed}"
     )
+    origin = _origin(options, data, folder)
+    asked = options.model_dump(mode="json")
+    asked |= {what: origin[what]["path"] for what in ("store", "labels")}
+    write_json(folder / OPTIONS, {"options": asked, **origin})
+    return folder
+
+
+def _list_videos(folder: Path, data: HeadData) -> None:
     text, labels = io.StringIO(), data.joined.labels
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["video", "label", "split"])
     table.writerows(zip(data.joined.store_ids, labels.ids, labels.split, strict=True))
     write_atomically(folder / VIDEOS, text.getvalue().encode())
-    write_json(folder / OPTIONS, {"options": options.model_dump(mode="json"), **origin})
-    return folder
 
 
 def _stored_options(folder: Path) -> TrainHeadOptions:
@@ -334,20 +269,35 @@ def _stored_options(folder: Path) -> TrainHeadOptions:
         raise HeadError(f"{folder} is finished, there is nothing to resume")
     if not (folder / OPTIONS).exists():
         raise HeadError(f"{folder} is no run of feie train-head: it has no {OPTIONS}")
+    stored = read_json(folder / OPTIONS)
     try:
-        return TrainHeadOptions.model_validate(read_json(folder / OPTIONS)["options"])
-    except (KeyError, ValidationError):
+        there = {what: find_again(stored[what], folder) for what in ("store", "labels")}
+        return TrainHeadOptions.model_validate({**stored["options"], **there})
+    except (AttributeError, KeyError, TypeError, ValidationError):
         raise HeadError(f"{folder / OPTIONS} is damaged or of another version of feie") from None
 
 
 def _check_origin(folder: Path, origin: dict[str, Any]) -> None:
     stored = read_json(folder / OPTIONS)
     for what, key in (("store", "fingerprint"), ("labels", "sha256")):
-        if stored.get(what, {}).get(key) != origin[what][key]:
+        if stored[what].get(key) != origin[what][key]:
             raise HeadError(
                 f"{origin[what]['path']} has changed since {folder} was started, so it cannot "
                 f"be resumed; train again"
             )
+
+
+def _restore(trainer: Trainer, folder: Path) -> None:
+    """Take up the state of a run, if it got as far as putting one down."""
+    path = folder / STATE
+    if not path.exists():
+        return
+    try:
+        trainer.restore(*load_tensors(path))
+    except (HeadError, KeyError, TypeError, ValueError) as error:
+        raise HeadError(
+            f"{path} is damaged ({error}); remove it and resume to begin from the first epoch"
+        ) from None
 
 
 def _train(
@@ -379,7 +329,7 @@ def _train(
 
 def _read_log(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()[1:]
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
     except FileNotFoundError:
         return []
 
@@ -399,7 +349,7 @@ def _report(epoch: Epoch, trainer: Trainer, total: int) -> Progress:
 
 def _finish(
     model: MRNN,
-    data: _Data,
+    data: HeadData,
     standardiser: Standardiser,
     train: Examples,
     config: TrainingConfig,
@@ -432,18 +382,18 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
 def _git_describe() -> str | None:
     """Say which commit this is, in a checkout of feie."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
+    # Without its optional locks git leaves the index alone, which another git may be using.
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--tags"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=False, env=environment
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None

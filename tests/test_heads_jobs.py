@@ -1,13 +1,16 @@
 """train-head and evaluate on a store: results, resumption, and everything that users get wrong."""
 
 import csv
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +20,9 @@ from feie.features.errors import FeieError, HeadError, LabelError, StoreError, U
 from feie.features.schema import AFFECT, Schema
 from feie.features.store.reader import open_store
 from feie.features.store.writer import StoreWriter
-from feie.heads.checkpoint import latest_run, load_head
+from feie.heads.checkpoint import latest_run, load_head, load_tensors, save_tensors
 from feie.heads.head import Head
+from feie.heads.ragged import Ragged
 from feie.pipeline import evaluate, train_head
 from feie.pipeline.evaluate import EvaluateOptions
 from feie.pipeline.train_head import TrainHeadOptions
@@ -378,3 +382,253 @@ def test_unknown_options_are_refused():
         TrainHeadOptions(speed=3)
     with pytest.raises(ValueError, match="split"):
         EvaluateOptions(split="everything")
+
+
+def test_an_empty_subset_and_sizes_without_end_are_refused():
+    for given in (
+        {"subset": ()},
+        {"lr": float("inf")},
+        {"clip": float("nan")},
+        {"checkpoint_seconds": float("inf")},
+        {"t": 100_001},
+        {"width": 4097},
+        {"dense": 4097},
+    ):
+        with pytest.raises(ValueError, match=next(iter(given))):
+            TrainHeadOptions(**given)
+
+
+def store_without_faces(study, folder, writing, faceless):
+    """A copy of the study's store in which these videos show no face."""
+    settings, record, detector_named = writing
+    store = open_store(study / "features.zarr")
+    videos = {
+        name: np.where(name in faceless, np.float32(np.nan), store[name].affect)
+        for name in store.ids
+    }
+    with StoreWriter(folder / "features.zarr", settings) as writer:
+        fill(writer, record, videos, detector_named)
+    return str(folder / "features.zarr")
+
+
+@pytest.fixture
+def writing(settings, record, detector_named):
+    return settings, record, detector_named
+
+
+def ids_of(study, split):
+    rows = csv.DictReader((study / "labels.csv").read_text().splitlines())
+    return [row["File_ID"].strip("[]") for row in rows if row["Split"] == split]
+
+
+def test_too_few_faces_to_choose_an_epoch_by(study, tmp_path, writing):
+    faceless = set(ids_of(study, "val")) - {"00007"}
+    store = store_without_faces(study, tmp_path, writing, faceless)
+    with pytest.raises(
+        HeadError, match=r"only one validation video .* \(without: '00006', .*, …\)"
+    ):
+        train_head.run(options(study, tmp_path / "runs", store=store))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_labels_that_vary_only_where_no_face_is(study, tmp_path, writing, split):
+    """Two videos of the split show a face, and have the same labels."""
+    chosen = [v for v in ids_of(study, split) if v not in ("00006", "00016")]  # show none anyway
+    store = store_without_faces(study, tmp_path, writing, set(chosen[2:]))
+    cells = [line.split(",") for line in (study / "labels.csv").read_text().splitlines()]
+    for c in cells:
+        if c[0].strip("[]") in chosen[:2]:
+            c[2:4] = "0.5", "0.5"
+    labels = tmp_path / "labels.csv"
+    labels.write_text("\n".join(map(",".join, cells)))
+    with pytest.raises(LabelError, match=f"constant over all 2 videos of split '{split}' with a"):
+        train_head.run(options(study, tmp_path / "runs", store=store, labels=labels))
+
+
+def test_a_split_lost_in_joining_is_said(study, tmp_path):
+    lines = (study / "labels.csv").read_text().splitlines()
+    val = [line for line in lines if ",val," in line][:1]
+    labels = tmp_path / "labels.csv"
+    rest = [line for line in lines if ",val," not in line]
+    labels.write_text("\n".join([*rest, val[0].replace("[0", "[x")]))
+    given = {"labels": labels, "unmatched": 0.5}
+    with pytest.raises(LabelError, match=r"no video of split 'val' of .* it lacks .*'x0006'"):
+        train_head.run(options(study, tmp_path / "runs", **given))
+
+
+def test_a_project_that_moved_is_found_and_resumed_from_anywhere(study, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    shutil.copytree(study, here)
+    monkeypatch.chdir(here)
+    relative = {"store": "features.zarr", "labels": "labels.csv", "runs": "runs"}
+    train_head.run(TrainHeadOptions(**relative, **SMALL, name="one"))
+    expected = evaluate.run(EvaluateOptions())
+    assert expected.store == str(here / "features.zarr")
+    monkeypatch.chdir(tmp_path)
+    assert evaluate.run(EvaluateOptions(run=here / "runs" / "one")).pearson == expected.pearson
+    (here / "runs" / "one" / "head.json").unlink()
+    train_head.run(TrainHeadOptions(resume=here / "runs" / "one"))
+    here.rename(tmp_path / "there")
+    there = tmp_path / "there" / "runs" / "one"
+    moved = evaluate.run(EvaluateOptions(run=there))
+    assert moved.store == str(tmp_path / "there" / "features.zarr")
+    assert moved.pearson == expected.pearson
+    (there / "head.json").unlink()
+    (there / "videos.csv").unlink()
+    assert train_head.run(TrainHeadOptions(resume=there)).pearson == expected.pearson
+    labels = tmp_path / "there" / "labels.csv"
+    labels.write_text(labels.read_text() + "\n")
+    said = " ".join(evaluate.run(EvaluateOptions(run=there)).notes)
+    assert f"{labels} is not, or no longer, the file that the head was trained on" in said
+
+
+def copy_run(trained, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.rmtree(broken, ignore_errors=True)
+    shutil.copytree(trained[0] / "one", broken)
+    return broken
+
+
+def edit_json(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_weights(run, change):
+    """Damage that a new hash hides."""
+    tensors, notes = load_tensors(run / "head.safetensors")
+    change(tensors)
+    sha256 = save_tensors(run / "head.safetensors", tensors, notes)
+    edit_json(run / "head.json", lambda content: content.update(weights_sha256=sha256))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.pop("store"),
+        lambda c: c.update(store=None),
+        lambda c: c.update(store="s"),
+        lambda c: c["store"].update(extractor="mma"),
+        lambda c: c["labels"].update(path=3),
+        lambda c: c.update(targets=None),
+        lambda c: c.update(targets=["Joy"]),
+        lambda c: c.update(targets=[1, 2]),
+        lambda c: c.update(model=[]),
+        lambda c: c["model"].update(t=90_000),
+        lambda c: c["model"].update(width=10**12),
+        lambda c: c["inputs"].update(columns=["AU01"]),
+        lambda c: c.pop("weights_sha256"),
+        lambda c: c.update(weights_sha256="0" * 64),
+    ],
+)
+def test_a_damaged_description_of_a_head(trained, tmp_path, change):
+    broken = copy_run(trained, tmp_path)
+    edit_json(broken / "head.json", change)
+    with pytest.raises(HeadError, match="damaged head"):
+        evaluate.run(EvaluateOptions(run=broken))
+
+
+def test_damaged_tensors_of_a_head(trained, tmp_path):
+    for change, message in (
+        (lambda t: t.update({"standardiser.mean": torch.zeros(1).double()}), r"shape \(1,\), not"),
+        (lambda t: t["standardiser.sd"].zero_(), "sd is not positive"),
+        (lambda t: t["model.dense_weight"].fill_(np.nan), "model.dense_weight is not finite"),
+        (lambda t: t.pop("label_mean"), "it lacks 'label_mean'"),
+        (lambda t: t.pop("model.dense_bias"), "Missing key"),
+        (lambda t: t.update({"model.output_weight": torch.zeros(1)}), "size mismatch"),
+    ):
+        broken = copy_run(trained, tmp_path)
+        edit_weights(broken, change)
+        with pytest.raises(HeadError, match=message):
+            evaluate.run(EvaluateOptions(run=broken))
+    broken = copy_run(trained, tmp_path)
+    content = json.loads((broken / "head.json").read_text())
+    data = (broken / "head.safetensors").read_bytes()
+    assert content["weights_sha256"] == hashlib.sha256(data).hexdigest()
+    (broken / "head.safetensors").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(HeadError, match=r"not the file that head\.json was written with"):
+        evaluate.run(EvaluateOptions(run=broken))
+    broken = copy_run(trained, tmp_path)
+    (broken / "videos.csv").write_bytes(b"video,split\n\xff\xfe,train\n")
+    with pytest.raises(HeadError, match=r"videos\.csv cannot be read"):
+        evaluate.run(EvaluateOptions(run=broken))
+
+
+def test_broken_weights_never_pass_for_the_mean(trained):
+    head = load_head(trained[0] / "one")
+    with torch.no_grad():
+        head.model.dense_weight.fill_(np.nan)
+    columns = len(head.inputs.columns)
+    frames = Ragged(np.zeros((3, columns), np.float32), np.array([0, 3, 3]))
+    found = head.predict(frames)
+    assert np.isnan(found[0]).all()
+    np.testing.assert_array_equal(found[1], head.label_mean)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "message"),
+    [
+        ("state.safetensors", b"no", "state.safetensors is damaged .*; remove it and resume"),
+        ("options.json", b"[]", "no JSON object"),
+        ("options.json", b'{"options": {}, "store": 3, "labels": {}}', "damaged or of another"),
+        ("options.json", b'{"options": [], "store": {"path": "s"}}', "damaged or of another"),
+    ],
+)
+def test_a_damaged_half_of_a_training(study, tmp_path, file, damage, message):
+    train_head.run(options(study, tmp_path, name="one", epochs=1, width=4))
+    folder = tmp_path / "one"
+    (folder / "head.json").unlink()
+    (folder / "training.csv").write_bytes(b"epoch\n\xff\n")
+    (folder / file).write_bytes(damage)
+    with pytest.raises(HeadError, match=message):
+        train_head.run(TrainHeadOptions(resume=folder))
+    if file == "state.safetensors":
+        save_tensors(folder / file, {"model.dense_bias": torch.zeros(1)}, {"history": 3})
+        with pytest.raises(HeadError, match=message):
+            train_head.run(TrainHeadOptions(resume=folder))
+        (folder / file).unlink()
+        train_head.run(TrainHeadOptions(resume=folder))
+
+
+def test_foreign_and_unreadable_runs_are_passed_over(trained, tmp_path):
+    for name, text in (("y", "{"), ("z", '{"format": "other/1", "ended": "9999"}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "head.json").write_text(text)
+    with pytest.raises(HeadError, match=r"no finished run in .*the head of y, z cannot be read"):
+        latest_run(tmp_path)
+    shutil.copytree(trained[0] / "one", tmp_path / "a")
+    shutil.copytree(trained[0] / "one", tmp_path / "b")
+    edit_json(tmp_path / "b" / "head.json", lambda content: content.pop("ended"))
+    assert latest_run(tmp_path).name == "a"
+
+
+def test_validation_videos_are_not_scored_as_test(study, trained, tmp_path):
+    found = evaluate.run(EvaluateOptions(runs=trained[0]))
+    assert any("epoch was chosen on these videos (15)" in note for note in found.notes)
+    path = edit(study, tmp_path, ",val,", ",test,", count=3)
+    with pytest.raises(HeadError, match=r"2 of 18 videos of split 'test', .* validation split of"):
+        evaluate.run(EvaluateOptions(runs=trained[0], labels=path, split="test"))
+
+
+def test_videos_outside_training_change_no_statistic(study, tmp_path, writing):
+    """Leaks by way of the standardiser, the calibration or the baselines."""
+    settings, record, detector_named = writing
+    store = open_store(study / "features.zarr")
+    train = set(ids_of(study, "train"))
+    videos = {
+        name: store[name].affect if name in train else 0.5 * store[name].affect[:-1] + 0.3
+        for name in store.ids
+    }
+    with StoreWriter(tmp_path / "features.zarr", settings) as writer:
+        fill(writer, record, videos, detector_named)
+    heads = []
+    for path in (study / "features.zarr", tmp_path / "features.zarr"):
+        run = train_head.run(options(study, tmp_path / "runs", store=str(path), epochs=1)).run
+        heads.append(load_head(Path(run)))
+    for part in ("standardiser", "calibration", "baseline"):
+        parts = (vars(getattr(head, part)) for head in heads)
+        for one, other in zip(*(p.values() for p in parts), strict=True):
+            np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(*(head.label_mean for head in heads))

@@ -1,0 +1,152 @@
+"""What training a head reads: labels joined with the store's frames, and each split's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feie.features.errors import HeadError, LabelError, StoreError
+from feie.features.store.reader import Store, open_store
+from feie.heads.inputs import InputConfig, Prepared, Space, pick_columns, prepare
+from feie.heads.joining import Join, join
+from feie.heads.labels import Labels, load_labels
+from feie.heads.ragged import LongPolicy, MissingPolicy
+
+
+@dataclass(frozen=True)
+class HeadData:
+    """Joined labels and prepared frames, and the rows of each split.
+
+    Attributes
+    ----------
+    store : Store
+    labels : Labels
+        The whole file.
+    joined : Join
+        Labels of the training and validation split that have a video.
+    inputs : InputConfig
+    prepared : Prepared
+        Frames of the videos of `joined`, in its order.
+    train, val : ndarray of int64
+        Rows of `joined`.
+    """
+
+    store: Store
+    labels: Labels
+    joined: Join
+    inputs: InputConfig
+    prepared: Prepared
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+
+
+def read_head_data(
+    store_path: str,
+    labels_path: Path,
+    *,
+    subset: Sequence[str],
+    targets: Sequence[str],
+    t: int,
+    missing: MissingPolicy,
+    long: LongPolicy,
+    space: Space,
+    unmatched: float,
+) -> HeadData:
+    """Read the training and validation split; the test split is not read.
+
+    Parameters are those of `feie.pipeline.train_head.TrainHeadOptions`.
+
+    Raises
+    ------
+    FeieError
+        Store and labels cannot be used together, or show too little to learn or choose by.
+    """
+    store = open_store(store_path)
+    if not store.ids:
+        raise StoreError(f"{store_path} holds no video that was extracted without failure")
+    columns, groups = pick_columns(store.schema, subset)
+    labels = load_labels(labels_path, targets)
+    for split in ("train", "val"):
+        labels.of_split(split)
+    wanted = labels.take(np.flatnonzero(np.isin(labels.split, ("train", "val"))))
+    joined = join(wanted, store.ids, store_path, failed=store.failed, tolerance=unmatched)
+    inputs = InputConfig(
+        columns=columns, groups=groups, t=t, missing=missing, long=long, space=space
+    )
+    _check_varied(joined, store_path, np.ones(len(joined.labels), np.bool_), "")
+    rows = store.read(joined.store_ids, [store.schema.columns.index(c) for c in columns])
+    prepared = prepare(rows, inputs)
+    faces = prepared.frames.lengths > 0
+    _check_faces(joined.labels, "train", faces)
+    _check_faces(joined.labels, "val", faces)
+    _check_varied(joined, store_path, faces, " with a face")
+    return HeadData(
+        store=store,
+        labels=labels,
+        joined=joined,
+        inputs=inputs,
+        prepared=prepared,
+        train=np.flatnonzero(joined.labels.split == "train"),
+        val=np.flatnonzero(joined.labels.split == "val"),
+    )
+
+
+def _check_varied(joined: Join, store: str, chosen: NDArray[np.bool_], which: str) -> None:
+    """Refuse labels that nothing can be learnt from, or no epoch be chosen by.
+
+    Every target must vary in training; in validation one is enough.
+    """
+    labels = joined.labels
+    for split in ("train", "val"):
+        part = labels.take(np.flatnonzero((labels.split == split) & chosen))
+        if not len(part):
+            raise LabelError(
+                f"no video of split {split!r} of {labels.path} is in {store}: it lacks "
+                f"{', '.join(map(repr, joined.missing[:3]))}"
+            )
+        if split == "train" or (np.ptp(part.values, axis=0) == 0).all():
+            part.check_varied(which)
+
+
+def _check_faces(labels: Labels, split: Literal["train", "val"], faces: NDArray[np.bool_]) -> None:
+    what = {"train": "training", "val": "validation"}[split]
+    ours = np.flatnonzero(labels.split == split)
+    count = int(faces[ours].sum())
+    if count >= 2:
+        return
+    without = [labels.ids[i] for i in ours[~faces[ours]]]
+    named = ", ".join(map(repr, without[:5])) + (", …" if len(without) > 5 else "")
+    shown = f"no {what} video has" if not count else f"only one {what} video has"
+    lacking = f" (without: {named})" if without else ""
+    raise HeadError(
+        f"{shown} a frame with a face{lacking}; a correlation needs at least 2: move videos "
+        f"into split {split!r}, or extract again with another detector"
+    )
+
+
+def describe(data: HeadData) -> list[str]:
+    """Everything that was decided for the user, in sentences."""
+    notes = list(data.labels.notes)
+    if missing := data.joined.missing:
+        first = ", ".join(missing[:3])
+        notes.append(
+            f"{len(missing)} labels have no usable video in {data.store.path} and are left out: "
+            f"{first}{', …' if len(missing) > 3 else ''}"
+        )
+    if data.prepared.faceless:
+        notes.append(
+            f"{data.prepared.faceless} videos show no face in any frame: left out of training, "
+            f"predicted as the mean label of the training videos"
+        )
+    if data.prepared.shortened:
+        how = "resampled uniformly" if data.inputs.long == "uniform" else "cut"
+        notes.append(
+            f"{data.prepared.shortened} videos are longer than t={data.inputs.t} frames and "
+            f"were {how} to that length"
+        )
+    return notes

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from feie.features.detect import load_detector
-from feie.features.extractors import load_extractor
+from feie.features.detect import Detector, load_detector
+from feie.features.extractors import Extractor, load_extractor
 from feie.features.mma.config import PartConfig
 from feie.features.mma.crops import CROP_SEARCH, Alignment, pack_faces
-from feie.features.mma.packs import read_pack
+from feie.features.mma.labels import ASSUMED_CODES, Codes
+from feie.features.mma.packs import Pack, read_pack
 from feie.features.mma.sampling import take_part
 from feie.features.mma.scores import Scores, score_pack
 from feie.pipeline.progress import Progress, ProgressCallback, silent
@@ -36,7 +38,7 @@ class EvaluateMmaOptions(BaseModel):
     repeats : int
         Bootstrap resamples.
     device : str
-        Torch device.
+        Torch device, or ``auto``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +62,9 @@ class EvaluateMmaResult(Scores):
         Name and digest of the weights.
     detector : str or None
         As asked for.
+    expression_codes : {"names", "classes", "aff-wild2"} or None
+        What says which expression a label means: its name, the pack's own list of classes, or
+        Aff-Wild2's order, which is assumed for codes without such a list.
     aligned, detected, fixed : int
         Images taken as aligned, aligned by the detector, and by the fixed crop.
     """
@@ -68,6 +73,7 @@ class EvaluateMmaResult(Scores):
     extractor: str
     sha256: str
     detector: str | None
+    expression_codes: Codes | None
     aligned: int
     detected: int
     fixed: int
@@ -86,31 +92,30 @@ def run(options: EvaluateMmaOptions, progress: ProgressCallback = silent) -> Eva
     pack = read_pack(options.data)
     if options.held_out is not None:
         pack = take_part(pack, PartConfig(held_out=options.held_out, keep="held-out"))
-    progress(Progress("images", 0, len(pack), message=f"aligning {len(pack)} images"))
-    faces, alignment = pack_faces(pack, detector)
-    affect = np.empty((len(faces), len(extractor.schema)), dtype=np.float32)
-    for start in range(0, len(faces), _BATCH):
-        part = faces[start : start + _BATCH]
-        rgb = np.repeat(part, 3 // part.shape[3], axis=3)
-        affect[start : start + len(part)] = extractor(rgb).affect
-        progress(Progress("images", start + len(part), len(pack)))
-    return _result(
-        options,
-        score_pack(pack, affect, options.repeats),
-        alignment,
-        extractor.name,
-        extractor.sha256,
-    )
-
-
-def _result(
-    options: EvaluateMmaOptions, scores: Scores, alignment: Alignment, name: str, sha256: str
-) -> EvaluateMmaResult:
+    said = ASSUMED_CODES if pack.codes == "aff-wild2" else ""
+    progress(Progress("images", 0, len(pack), message=said))
+    affect, alignment = _predict(extractor, pack, detector, progress)
     return EvaluateMmaResult(
-        **scores.model_dump(),
+        **score_pack(pack, affect, options.repeats).model_dump(),
         **vars(alignment),
         data=options.data.name,
-        extractor=name,
-        sha256=sha256,
+        extractor=extractor.name,
+        sha256=extractor.sha256,
         detector=options.detector,
+        expression_codes=pack.codes,
     )
+
+
+def _predict(
+    extractor: Extractor, pack: Pack, detector: Detector | None, progress: ProgressCallback
+) -> tuple[NDArray[np.float32], Alignment]:
+    """Align and extract batch by batch: a pack decoded whole may not fit into memory."""
+    affect = np.empty((len(pack), len(extractor.schema)), dtype=np.float32)
+    alignment = Alignment()
+    for start in range(0, len(pack), _BATCH):
+        rows = np.arange(start, min(start + _BATCH, len(pack)))
+        faces, counts = pack_faces(pack.select(rows), detector)
+        affect[rows] = extractor(np.repeat(faces, 3 // faces.shape[3], axis=3)).affect
+        alignment += counts
+        progress(Progress("images", start + len(rows), len(pack)))
+    return affect, alignment

@@ -140,6 +140,7 @@ def run(options: RenderFacesOptions, progress: ProgressCallback = silent) -> Ren
     if not options.out.parent.is_dir():
         raise UsageError(f"{options.out.parent}: no such folder for the pack")
     start = time.monotonic()
+    _renderer(options.model)  # a bad model is found before anything is written
     partial = options.out.with_name(options.out.name + ".partial")
     seen: set[int] = set()
     with h5py.File(partial, "w") as file:

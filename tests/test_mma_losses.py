@@ -150,6 +150,11 @@ def test_concordance_is_torchmetrics_and_safe_on_constants() -> None:
     # torchmetrics takes moments with n - 1, ours are the population's: they differ by O(1/n).
     assert metrics.concordance(p, t) == pytest.approx(want, abs=1e-3)
     assert metrics.concordance(p, t) == pytest.approx(_ccc(p, t), abs=1e-12)
+    for value in (0.1, 0.25, 1 / 3):
+        constant = np.full(1000, value)
+        assert metrics.concordance(constant, constant) == 0
+        assert metrics.concordance(constant, rng.normal(size=1000)) == 0
+    assert metrics.concordance(p, p) == pytest.approx(1)
     prediction = torch.full((4, 2), 0.25, dtype=torch.float64, requires_grad=True)
     loss = ccc_loss(prediction, torch.full((4, 2), 0.25, dtype=torch.float64))
     loss.backward()

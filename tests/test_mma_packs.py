@@ -1,5 +1,9 @@
 """Reading packs, aligning their images, and scoring every one of them."""
 
+import json
+import subprocess
+import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -16,16 +20,20 @@ from feie.features.mma.crops import (
     FIXED_OFFSET,
     FIXED_SIDE,
     cached_pack_faces,
+    decode,
     fixed_crop,
     pack_faces,
 )
+from feie.features.mma.metrics import concordance
 from feie.features.mma.network import MMANetwork, NetworkConfig
-from feie.features.mma.packs import read_pack
+from feie.features.mma.packs import Pack, read_pack, read_units
 from feie.features.mma.sampling import held_out, weak_valence_arousal
+from feie.features.mma.scores import score_pack
 from feie.features.mma.teacher import Guess, Teacher, guessed_units
 from feie.features.mma.weights import save_weights
 from feie.features.schema import ACTION_UNITS, EXPRESSIONS
 from feie.pipeline.evaluate_mma import EvaluateMmaOptions, run
+from feie.pipeline.progress import Progress
 
 TINY = NetworkConfig(stem=(8, 8), widths=(8, 16), depths=(1, 1), embedding=8)
 Write = Callable[..., Path]
@@ -81,6 +89,154 @@ def test_numbers_are_read_and_the_unknown_stays_unknown(write: Write) -> None:
     assert (single.expression == -1).all()
 
 
+def test_action_units_are_placed_by_their_names(write: Write) -> None:
+    def pack(columns: list[object], values: object = ((1.0, 0.25), (0.0, np.nan))) -> np.ndarray:
+        path = write(_faces(2, 48), au=np.array(values))
+        with h5py.File(path, "r+") as file:
+            file["au"].attrs["columns"] = columns
+        return read_pack(path).units
+
+    for columns in (["AU12", "AU01"], [b"au12", b"AU1"]):
+        units = pack(columns)
+        np.testing.assert_array_equal(units[:, [9, 0]], [[1.0, 0.25], [0.0, np.nan]])
+        assert np.isnan(np.delete(units, [0, 9], axis=1)).all()
+    reverse = list(ACTION_UNITS[::-1])
+    values = np.random.default_rng(0).random((2, 17)).astype(np.float32)
+    np.testing.assert_array_equal(pack(reverse, values), values[:, ::-1])
+    with pytest.raises(DataError, match="names 'AU99', 'smile'; feie knows AU01"):
+        pack(["AU99", "smile"])
+    with pytest.raises(DataError, match="an action unit twice"):
+        pack(["AU01", "AU1"])
+    with pytest.raises(DataError, match=r"shape \(2, 2\), expected \(2, 3\)"):
+        pack(["AU01", "AU02", "AU04"])
+    with pytest.raises(DataError, match="name fewer units in its attribute 'columns'"):
+        read_pack(write(_faces(2, 48), au=np.zeros((2, 3))))
+    single = read_pack(write(_faces(2, 48), AU1=[1.0, 0.0], AU45=[7.0, 7.0]))
+    assert single.units[:, 0].tolist() == [1.0, 0.0]
+    with pytest.raises(DataError, match="'AU01' and 'AU1' are one action unit"):
+        read_pack(write(_faces(2, 48), AU1=[1.0, 0.0], AU01=[1.0, 0.0]))
+
+
+def test_expression_codes_mean_what_the_pack_says(write: Write) -> None:
+    def pack(values: object, classes: list[str] | None = None) -> Pack:
+        path = write(_faces(len(values), 48), labels=np.array(values))
+        with h5py.File(path, "r+") as file:
+            if classes is not None:
+                file["labels"].attrs["classes"] = classes
+        return read_pack(path)
+
+    fer = ["Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral", "Contempt"]
+    named = pack([0, 3, 6, 7, -1], fer)
+    assert named.expression.tolist() == [1, 4, 0, -1, -1]
+    assert (named.codes, named.outside) == ("classes", {"contempt": 1})
+    assumed = pack([[4.0], [np.nan], [-1.0]])
+    assert (assumed.codes, assumed.expression.tolist()) == ("aff-wild2", [4, -1, -1])
+    words = pack([b"joy", b"scared", b"N/A", b"Uncertain", b"sur"])
+    assert (words.codes, words.expression.tolist()) == ("names", [4, 3, -1, -1, 6])
+    assert words.outside == {}
+    assert read_pack(write(_faces(2, 48))).codes is None
+    with pytest.raises(DataError, match="code 8, but its attribute 'classes' names only 8"):
+        pack([0, 8], fer)
+    for value in (4.5, np.inf):
+        with pytest.raises(DataError, match="which is no code"):
+            pack([0.0, value])
+
+
+def test_missing_values_as_data_sets_write_them(write: Write) -> None:
+    pack = read_pack(
+        write(_faces(3, 48), valence=[-2, -5, 1], arousal=[[0.5], [-5], [-2.0]],
+              AU12=[True, False, True], AU04=[-1, 999, 1])
+    )  # fmt: skip
+    nan = np.nan
+    np.testing.assert_array_equal(pack.valence_arousal, [[nan, 0.5], [nan, nan], [1, nan]])
+    np.testing.assert_array_equal(pack.units[:, [9, 2]], [[1, nan], [0, nan], [1, 1]])
+    with pytest.raises(DataError, match=r"holds 3, outside .* divide by 5"):
+        read_pack(write(_faces(3, 48), AU12=[3, -1, 5]))
+    with pytest.raises(DataError, match="write NaN where"):
+        read_pack(write(_faces(3, 48), AU12=[3, 9, 0]))
+
+
+def test_images_in_every_form_that_files_give_them(tmp_path: Path) -> None:
+    images = _faces(2, 48)
+    rgb = np.stack(images)[..., ::-1]
+    encoded = [_jpeg(image) for image in images]
+    longest = max(map(len, encoded))
+    padded = np.stack([np.pad(e, (0, longest - len(e))) for e in encoded])
+    forms = {
+        "bytes": ("jpeg", np.array([e.tobytes() for e in encoded], dtype=f"S{longest}")),
+        "opaque": ("jpeg", padded.view(f"V{longest}")[:, 0]),
+        "padded": ("images", padded),
+        "decoded": ("image", rgb),
+        "grey": ("data", rgb[..., 0]),
+    }
+    want, _ = pack_faces(_pack_of(tmp_path / "vlen.h5", "jpeg", encoded))
+    for form, (name, values) in forms.items():
+        faces, alignment = pack_faces(_pack_of(tmp_path / f"{form}.h5", name, values))
+        assert alignment.fixed == 2
+        grey = faces.shape[3] == 1
+        np.testing.assert_array_equal(faces, want[..., :1] if grey else want, form)
+
+
+def _pack_of(path: Path, name: str, values: object) -> Pack:
+    """Write an array as it is, or a list as rows of variable length."""
+    with h5py.File(path, "w") as file:
+        if isinstance(values, list):
+            rows = file.create_dataset(name, (len(values),), h5py.vlen_dtype(np.uint8))
+            for i, value in enumerate(values):
+                rows[i] = value
+        else:
+            file[name] = values
+    return read_pack(path)
+
+
+def test_images_are_decoded_to_eight_bits_without_alpha_and_upright(tmp_path: Path) -> None:
+    alpha = np.full((48, 48, 4), 200, np.uint8)
+    deep = np.full((48, 48), 30_000, np.uint16)
+    tall = np.zeros((112, 60, 3), np.uint8)
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    jpeg = cv2.imencode(".jpg", tall)[1].tobytes()
+    turned = jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
+    values = [_jpeg(alpha), _jpeg(deep), np.frombuffer(turned, np.uint8)]
+    pack = _pack_of(tmp_path / "p.h5", "jpeg", values)
+    shapes = [decode(pack, row).shape for row in range(3)]
+    assert shapes == [(48, 48, 3), (48, 48, 1), (60, 112, 3)]
+    assert decode(pack, 1).max() == 30_000 // 256
+
+
+def test_odd_packs_are_read_or_refused_in_one_sentence(write: Write, tmp_path: Path) -> None:
+    latin = np.array([b"joy", b"d\xe9go\xfbt"], dtype=object)
+    pack = read_pack(write(_faces(2, 48), expression=latin, name=latin))
+    assert pack.expression.tolist() == [4, -1]
+    assert held_out(pack.names, 0.5).shape == (2,)
+    contempt = read_pack(write(_faces(1, 48), emotion=np.array([b"contempt"])))
+    assert contempt.outside == {"contempt": 1}
+    for name in ("expression", "au", "name", "valence", "identity", "AU04"):
+        path = write(_faces(1, 48))
+        with h5py.File(path, "r+") as file:
+            file.create_group(name)
+        with pytest.raises(DataError, match=f"'{name}' is a group"):
+            read_pack(path)
+        for value in (1.0, h5py.Empty("f4")):
+            with pytest.raises(DataError, match=rf"'{name}' has shape \(\)"):
+                read_pack(write(_faces(1, 48), **{name: value}))
+    for images, message in (
+        (5, "its dataset 'jpeg' is empty"),
+        (h5py.Empty("f4"), "its dataset 'jpeg' is empty"),
+        (np.zeros((2, 48, 48)), "decoded images are uint8"),
+        (np.zeros((2, 48, 48, 2), np.uint8), "decoded images are uint8"),
+        (np.zeros((2, 0, 48), np.uint8), "holds no images"),
+        (np.zeros(3), "encoded images are variable-length uint8"),
+    ):
+        with h5py.File(tmp_path / "odd.h5", "w") as file:
+            file["jpeg"] = images
+        with pytest.raises(DataError, match=message):
+            read_pack(tmp_path / "odd.h5")
+    with h5py.File(tmp_path / "units.h5", "w") as file:
+        file["name"], file["au"] = b"one", np.zeros(17)
+    with pytest.raises(DataError, match="'name' has shape"):
+        read_units(tmp_path / "units.h5")
+
+
 def test_bad_packs_are_one_clear_error(write: Write, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no pack at"):
         read_pack(tmp_path / "none.h5")
@@ -96,8 +252,8 @@ def test_bad_packs_are_one_clear_error(write: Write, tmp_path: Path) -> None:
         read_pack(write([]))
     with pytest.raises(DataError, match=r"'expression' has shape \(3,\), expected \(2,\)"):
         read_pack(write(_faces(2, 48), expression=[0, 1, 2]))
-    with pytest.raises(DataError, match="-5, outside"):
-        read_pack(write(_faces(2, 48), valence=[-5.0, 0.0]))
+    with pytest.raises(DataError, match="3, outside"):
+        read_pack(write(_faces(2, 48), valence=[3.0, 0.0]))
     with pytest.raises(DataError, match="no expression label is one of"):
         read_pack(write(_faces(2, 48), expression=np.array([b"smile", b"frown"], dtype=object)))
     broken = read_pack(write([*_faces(1, 48), np.arange(9, dtype=np.uint8)]))
@@ -234,7 +390,8 @@ def test_evaluate_counts_every_image(write: Write, tmp_path: Path) -> None:
         assert 0 <= getattr(result, name) <= 1
     assert -1 <= (result.ccc_va or 0) <= 1
     assert set(result.intervals) == {
-        "accuracy", "balanced_accuracy", "macro_f1", "ccc_valence", "ccc_arousal", "au_f1_mean",
+        "accuracy", "balanced_accuracy", "macro_f1", "ccc_valence", "ccc_arousal", "ccc_va",
+        "au_f1_mean",
     }  # fmt: skip
     result.model_dump_json()
     bare = run(EvaluateMmaOptions(data=write(images), weights=str(weights)))
@@ -244,6 +401,55 @@ def test_evaluate_counts_every_image(write: Write, tmp_path: Path) -> None:
         run(EvaluateMmaOptions(data=path, weights="nothing"))
 
 
+def test_one_column_of_affect_is_scored_alone(write: Write) -> None:
+    rng = np.random.default_rng(0)
+    affect = rng.random((9, 26)).astype(np.float32)
+    valence, arousal = rng.uniform(-1, 1, (2, 9)).astype(np.float32)
+    arousal[4:] = np.nan
+    scores = score_pack(read_pack(write(_faces(9, 48), valence=valence)), affect, 20)
+    assert scores.ccc_valence == pytest.approx(concordance(affect[:, 0].astype(float), valence))
+    assert (scores.ccc_arousal, scores.ccc_va) == (None, None)
+    assert set(scores.intervals) == {"ccc_valence"}
+    assert set(scores.headline()) == {"ccc_valence"}
+    both = score_pack(read_pack(write(_faces(9, 48), valence=valence, arousal=arousal)), affect, 20)
+    assert both.ccc_valence == scores.ccc_valence
+    four = concordance(affect[:4, 1].astype(float), arousal[:4])
+    assert both.ccc_arousal == pytest.approx(four)
+    assert both.ccc_va == pytest.approx((both.ccc_valence + four) / 2)
+    low, high = both.intervals["ccc_va"]
+    assert low <= both.ccc_va <= high
+    contempt = read_pack(write(_faces(2, 48), expression=np.array([b"contempt", b"contempt"])))
+    nothing = score_pack(contempt, affect[:2])
+    assert (nothing.n, nothing.accuracy, nothing.outside) == (2, None, {"contempt": 2})
+
+
+def test_evaluate_never_holds_a_pack_decoded(tmp_path: Path, untrained: Path) -> None:
+    """Decoded, 200 pictures of 400x400 are 96 MB; a batch of aligned faces is 2.4 MB."""
+    picture = _jpeg(np.zeros((400, 400, 3), np.uint8))
+    path = tmp_path / "p.h5"
+    _pack_of(path, "jpeg", [picture] * 200)
+    reports: list[Progress] = []
+    tracemalloc.start()
+    result = run(EvaluateMmaOptions(data=path, weights=str(untrained)), reports.append)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 40e6
+    assert (result.n, result.fixed, result.expression_codes) == (200, 200, None)
+    assert [report.done for report in reports] == [0, 64, 128, 192, 200]
+
+
+def test_the_command_prints_one_json_object(write: Write, untrained: Path) -> None:
+    path = write([*_faces(2, 112), *_faces(2, 48, 1)], expression=[0, 4, 7, -1])
+    command = [sys.executable, "-c", "from feie.cli import app; app()", "evaluate-mma"]
+    command += ["--data", path, "--weights", untrained, "--repeats", "5", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    assert result["n"] == 4
+    assert {"accuracy", "balanced_accuracy", "macro_f1"} <= result.keys()
+    assert result["expression_codes"] == "aff-wild2"
+    assert "Aff-Wild2" in done.stderr
+
+
 @pytest.mark.shared
 def test_bundled_weights_beat_chance_on_unseen_faces(shared: Path, write: Write) -> None:
     """A seeded eighth of FER2013's validation set; seven classes, the largest a quarter."""
@@ -251,7 +457,7 @@ def test_bundled_weights_beat_chance_on_unseen_faces(shared: Path, write: Write)
     rows = np.random.default_rng(0).choice(len(pack), len(pack) // 8, replace=False)
     part = pack.select(np.sort(rows))
     labels = np.array([EXPRESSIONS[i].encode() for i in part.expression])
-    result = run(EvaluateMmaOptions(data=write(part.jpeg, expression=labels), repeats=0))
+    result = run(EvaluateMmaOptions(data=write(part.images, expression=labels), repeats=0))
     assert result.n == len(rows)
     assert result.accuracy is not None
     assert result.accuracy > 0.5

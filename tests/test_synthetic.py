@@ -326,7 +326,7 @@ def test_a_pack_is_read_back(mask: FaceMesh, tmp_path: Path, monkeypatch: pytest
             reports.append,
         )
     packs = {name: read_pack(tmp_path / f"{name}.h5") for name in "abc"}
-    for first, again in zip(packs["a"].jpeg, packs["b"].jpeg, strict=True):
+    for first, again in zip(packs["a"].images, packs["b"].images, strict=True):
         np.testing.assert_array_equal(first, again)
     assert packs["a"].identity is not None
     assert packs["c"].identity is not None
@@ -334,7 +334,7 @@ def test_a_pack_is_read_back(mask: FaceMesh, tmp_path: Path, monkeypatch: pytest
     assert set(packs["c"].identity % 5) == {4}
     for pack in packs.values():
         assert len(pack) == 7
-        assert cv2.imdecode(pack.jpeg[0], cv2.IMREAD_COLOR).shape == (112, 112, 3)
+        assert cv2.imdecode(pack.images[0], cv2.IMREAD_COLOR).shape == (112, 112, 3)
         assert np.isnan(pack.units[:, UNIT["AU11"]]).all()
         assert not np.isnan(pack.units[:, UNIT["AU12"]]).any()
     assert reports[-1].done == reports[-1].total == 7
@@ -365,6 +365,10 @@ def test_bad_input_is_one_clear_error(tmp_path: Path):
         run(RenderFacesOptions(model=broken, out=broken, count=1))
     with pytest.raises(UsageError, match="no such folder"):
         run(RenderFacesOptions(model=broken, out=tmp_path / "no" / "pack.h5", count=1))
+    for model in (broken, tmp_path / "none.h5"):
+        with pytest.raises(DataError):
+            run(RenderFacesOptions(model=model, out=tmp_path / "pack.h5", count=1))
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.h5"]
 
 
 # With the real model
@@ -441,7 +445,7 @@ def test_the_real_pack(shared: Path, tmp_path: Path):
     result = run(RenderFacesOptions(model=model, out=tmp_path / "p.h5", count=8, workers=1))
     pack = read_pack(result.out)
     assert len(pack) == result.images == 8
-    for jpeg in pack.jpeg:
+    for jpeg in pack.images:
         image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
         assert image.shape == (112, 112, 3)
         assert image.std() > 5

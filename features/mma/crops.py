@@ -50,15 +50,25 @@ class Alignment:
         Face crops aligned by the fixed crop, because no detector was given or it found nothing.
     """
 
-    aligned: int
-    detected: int
-    fixed: int
+    aligned: int = 0
+    detected: int = 0
+    fixed: int = 0
+
+    def __add__(self, other: Alignment) -> Alignment:
+        """Count both."""
+        return Alignment(
+            self.aligned + other.aligned, self.detected + other.detected, self.fixed + other.fixed
+        )
 
 
 def decode(pack: Pack, row: int) -> NDArray[np.uint8]:
     """Decode one image of a pack to (h, w, 3) RGB, or (h, w, 1) where it is stored grey."""
-    image = cv2.imdecode(pack.jpeg[row], cv2.IMREAD_UNCHANGED) if pack.jpeg[row].size else None
-    if image is None or image.dtype != np.uint8:
+    stored = pack.images[row]
+    if stored.ndim > 1:
+        return stored.reshape(*stored.shape[:2], -1)
+    # Any colour: 8 bits, no alpha, upright as its EXIF says.
+    image = cv2.imdecode(stored, cv2.IMREAD_ANYCOLOR) if stored.size else None
+    if image is None:
         raise DataError(f"{pack.path}: image {pack.names[row]} (row {row}) cannot be decoded")
     if image.ndim == 2:
         return np.ascontiguousarray(image[:, :, None])
@@ -121,7 +131,7 @@ def cached_pack_faces(
         Where the faces are kept, some 12 MB a thousand.
     """
     key = hashlib.sha256(f"{detector.sha256} {detector.options}".encode())
-    for image in pack.jpeg:
+    for image in pack.images:
         key.update(hashlib.sha256(image.tobytes()).digest())
     path = folder / f"faces-{key.hexdigest()[:16]}.safetensors"
     if path.exists():
@@ -151,11 +161,12 @@ def pack_faces(pack: Pack, detector: Detector | None = None) -> tuple[NDArray[np
     alignment : Alignment
         How many went which way.
     """
-    images = [decode(pack, row) for row in range(len(pack))]
-    channels = max(image.shape[2] for image in images)
-    faces = np.empty((len(pack), SIDE, SIDE, channels), dtype=np.uint8)
+    faces = np.empty((len(pack), SIDE, SIDE, 1), dtype=np.uint8)
     aligned = detected = 0
-    for row, image in enumerate(images):
+    for row in range(len(pack)):
+        image = decode(pack, row)
+        if image.shape[2] > faces.shape[3]:
+            faces = np.repeat(faces, image.shape[2], axis=3)
         if image.shape[:2] == (SIDE, SIDE):
             faces[row] = image
             aligned += 1
@@ -168,6 +179,6 @@ def pack_faces(pack: Pack, detector: Detector | None = None) -> tuple[NDArray[np
         if face is None:
             faces[row] = fixed_crop(image)
         else:
-            faces[row] = face[:, :, :channels]
+            faces[row] = face[:, :, : faces.shape[3]]
             detected += 1
     return faces, Alignment(aligned, detected, len(pack) - aligned - detected)

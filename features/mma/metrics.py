@@ -13,10 +13,13 @@ Array = NDArray[np.float64]
 def concordance(prediction: Array, target: Array) -> float:
     """Concordance correlation coefficient with population moments; NaN for fewer than two values.
 
-    Two constant vectors have no concordance: 0.
+    A constant vector has no concordance with anything, not even with itself: 0.
     """
     if len(prediction) < 2:
         return float("nan")
+    # Asked of the values: rounding of the mean may leave a constant some variance.
+    if np.ptp(prediction) == 0 or np.ptp(target) == 0:
+        return 0.0
     gap = prediction.mean() - target.mean()
     spread = prediction.var() + target.var() + gap**2
     covariance = ((prediction - prediction.mean()) * (target - target.mean())).mean()

@@ -1,4 +1,4 @@
-"""Reading packs: HDF5 files of face images as JPEG with whatever labels they carry."""
+"""Reading packs: HDF5 files of face images with whatever labels they carry."""
 
 from __future__ import annotations
 
@@ -12,18 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feie.features.errors import DataError
-from feie.features.schema import ACTION_UNITS, EXPRESSIONS, VALENCE_AROUSAL
+from feie.features.mma import labels
+from feie.features.schema import VALENCE_AROUSAL
 
-_SYNONYMS = {
-    "angry": "anger",
-    "disgusted": "disgust",
-    "afraid": "fear",
-    "fearful": "fear",
-    "happy": "happiness",
-    "sad": "sadness",
-    "surprised": "surprise",
-}
-_UNKNOWN = frozenset({"", "unknown", "none", "nan", "-1"})
+IMAGE_DATASETS = ("jpeg", "images", "image", "data")
+"""Names under which images are looked for, in order."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +29,15 @@ class Pack:
         The file that was read.
     names : list of str
         One name an image.
-    jpeg : list of ndarray uint8
-        The encoded images.
+    images : list of ndarray uint8
+        Encoded (bytes,), or decoded (h, w) grey or (h, w, 3) RGB where the pack has them so.
     expression : ndarray (n,) int64
         Index into `EXPRESSIONS`; -1 where unknown or outside the seven.
     other : list of str
         The label of an image whose expression is outside the seven (contempt, …), else "".
+    codes : {"names", "classes", "aff-wild2"} or None
+        What says which expression is meant: its name, a code into the pack's own list of
+        classes, or a code that is taken in Aff-Wild2's order. None without expressions.
     valence_arousal : ndarray (n, 2) float32
         In [-1, 1]; NaN where unknown.
     units : ndarray (n, 17) float32
@@ -52,15 +48,16 @@ class Pack:
 
     path: Path
     names: list[str]
-    jpeg: list[NDArray[np.uint8]]
+    images: list[NDArray[np.uint8]]
     expression: NDArray[np.int64]
     other: list[str]
+    codes: labels.Codes | None
     valence_arousal: NDArray[np.float32]
     units: NDArray[np.float32]
     identity: NDArray[np.int64] | None
 
     def __len__(self) -> int:
-        return len(self.jpeg)
+        return len(self.images)
 
     @property
     def outside(self) -> dict[str, int]:
@@ -72,9 +69,10 @@ class Pack:
         return Pack(
             path=self.path,
             names=[self.names[i] for i in rows],
-            jpeg=[self.jpeg[i] for i in rows],
+            images=[self.images[i] for i in rows],
             expression=self.expression[rows],
             other=[self.other[i] for i in rows],
+            codes=self.codes,
             valence_arousal=self.valence_arousal[rows],
             units=self.units[rows],
             identity=None if self.identity is None else self.identity[rows],
@@ -82,16 +80,19 @@ class Pack:
 
 
 def read_pack(path: Path) -> Pack:
-    """Read a pack into memory (images stay encoded).
+    """Read a pack into memory (images stay as they are stored).
 
     Parameters
     ----------
     path : Path
-        HDF5 file with ``jpeg`` (n, variable-length uint8) and any of: ``expression`` (n,) as
-        names or as integer codes in Aff-Wild2's order (0 neutral, 1 anger, 2 disgust, 3 fear,
-        4 happiness, 5 sadness, 6 surprise, 7 other, -1 unknown); ``name`` (n,); ``valence``,
-        ``arousal`` (n,); ``au`` (n, 17) or one dataset an action unit (``AU01`` …);
-        ``identity`` (n,).
+        HDF5 file with ``jpeg`` (or ``images``, ``image``, ``data``): encoded images (n,) as
+        variable-length uint8, bytes or opaque values, or decoded ones as uint8 (n, h, w) grey or
+        (n, h, w, 3) RGB; and any of: ``expression`` (or ``labels``, ``label``, ``emotion``)
+        (n,), names or codes into its attribute ``classes``, without which codes are taken in
+        Aff-Wild2's order (0 neutral, 1 anger, 2 disgust, 3 fear, 4 happiness, 5 sadness,
+        6 surprise, 7 other; -1 and NaN unknown); ``name`` (n,); ``valence``, ``arousal`` (n,),
+        unknown where NaN, -2 or -5; ``au`` (n, 17), or (n, k) with the attribute ``columns``, or
+        one dataset an action unit (``AU01`` …), unknown where NaN, -1 or 999; ``identity`` (n,).
 
     Raises
     ------
@@ -119,110 +120,82 @@ def read_units(path: Path) -> dict[str, NDArray[np.float32]]:
         raise DataError(f"no action units at {path}")
     try:
         with h5py.File(path, "r") as file:
-            if "name" not in file or "au" not in file:
+            if not all(isinstance(file.get(name), h5py.Dataset) for name in ("name", "au")):
                 found = ", ".join(sorted(file)) or "nothing"
                 raise DataError(f"{path} needs the datasets 'name' and 'au'; found: {found}")
-            names = [_text(value) for value in file["name"][:]]
-            units = _units(path, file, len(names))
+            count = len(file["name"]) if file["name"].shape else 0
+            names = [labels.text(v) for v in labels.read_column(path, file, "name", count)]
+            units = labels.read_units(path, file, count)
     except OSError as error:
         raise DataError(f"{path} is not a readable HDF5 file: {error}") from error
     return dict(zip(names, units, strict=True))
 
 
 def _read(path: Path, file: h5py.File) -> Pack:
-    if "jpeg" not in file or not isinstance(file["jpeg"], h5py.Dataset):
-        found = ", ".join(sorted(file)) or "nothing"
-        raise DataError(f"{path} holds no dataset 'jpeg' (one encoded image a row), only: {found}")
-    jpeg = [np.asarray(row, dtype=np.uint8).reshape(-1) for row in file["jpeg"][:]]
-    if not jpeg:
-        raise DataError(f"{path} holds no images: its dataset 'jpeg' is empty")
-    count = len(jpeg)
-    if "expression" in file:
-        expression, other = _expressions(path, _column(path, file, "expression", (count,)))
-    else:
-        expression, other = np.full(count, -1, dtype=np.int64), [""] * count
+    images = _images(path, file)
+    count = len(images)
+    label = next((name for name in labels.EXPRESSION_DATASETS if name in file), None)
+    expressions = None if label is None else labels.read_expressions(path, file, label, count)
     names = [str(i) for i in range(count)]
     if "name" in file:
-        names = [_text(value) for value in _column(path, file, "name", (count,))]
+        names = [labels.text(value) for value in labels.read_column(path, file, "name", count)]
     identity = None
     if "identity" in file:
-        identity = _identities(_column(path, file, "identity", (count,)))
+        identity = _identities(labels.read_column(path, file, "identity", count))
     return Pack(
         path=path,
         names=names,
-        jpeg=jpeg,
-        expression=expression,
-        other=other,
+        images=images,
+        expression=np.full(count, -1, np.int64) if expressions is None else expressions.code,
+        other=[""] * count if expressions is None else expressions.other,
+        codes=None if expressions is None else expressions.codes,
         valence_arousal=np.stack(
-            [_numbers(path, file, name, count, -1.0) for name in VALENCE_AROUSAL], axis=1
+            [labels.read_numbers(path, file, name, count) for name in VALENCE_AROUSAL], axis=1
         ),
-        units=_units(path, file, count),
+        units=labels.read_units(path, file, count),
         identity=identity,
     )
 
 
-def _column(path: Path, file: h5py.File, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    values = np.asarray(file[name][...])
-    if values.shape != shape:
-        raise DataError(f"{path}: dataset {name!r} has shape {values.shape}, expected {shape}")
-    return values
+def _images(path: Path, file: h5py.File) -> list[NDArray[np.uint8]]:
+    name = next((n for n in IMAGE_DATASETS if isinstance(file.get(n), h5py.Dataset)), None)
+    if name is None:
+        found = ", ".join(sorted(file)) or "nothing"
+        raise DataError(f"{path} holds no dataset 'jpeg' (one encoded image a row), only: {found}")
+    dataset = file[name]
+    if not dataset.shape or not len(dataset):
+        raise DataError(f"{path} holds no images: its dataset {name!r} is empty")
+    if dataset.ndim < 3:
+        return [_encoded(path, name, row) for row in dataset[:]]
+    if dataset.dtype != np.uint8 or dataset.ndim > 4 or dataset.shape[3:] not in ((), (1,), (3,)):
+        raise DataError(
+            f"{path}: dataset {name!r} holds {dataset.dtype} {dataset.shape}; decoded images are "
+            "uint8 of shape (n, h, w) or (n, h, w, 3)"
+        )
+    if 0 in dataset.shape:
+        raise DataError(f"{path} holds no images: its dataset {name!r} has shape {dataset.shape}")
+    return list(dataset[:])
 
 
-def _text(value: object) -> str:
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+def _encoded(path: Path, name: str, row: object) -> NDArray[np.uint8]:
+    """Give an encoded image as bytes, however the file types them."""
+    if isinstance(row, np.void):
+        row = row.tobytes()
+    if isinstance(row, bytes):
+        return np.frombuffer(row, dtype=np.uint8)
+    values = np.asarray(row)
+    if not values.size:
+        return np.empty(0, dtype=np.uint8)
+    if values.ndim != 1 or values.dtype.kind not in "iu" or values.dtype.itemsize != 1:
+        raise DataError(
+            f"{path}: dataset {name!r} holds rows of {values.dtype}; encoded images are "
+            "variable-length uint8"
+        )
+    return values.view(np.uint8)
 
 
 def _identities(values: NDArray[Any]) -> NDArray[np.int64]:
     if np.issubdtype(values.dtype, np.integer):
         return values.astype(np.int64)
-    _, codes = np.unique([_text(value) for value in values], return_inverse=True)
+    _, codes = np.unique([labels.text(value) for value in values], return_inverse=True)
     return codes.astype(np.int64)
-
-
-def _expressions(path: Path, values: NDArray[Any]) -> tuple[NDArray[np.int64], list[str]]:
-    codes = np.full(len(values), -1, dtype=np.int64)
-    other = [""] * len(values)
-    for row, value in enumerate(values):
-        label = _text(value).strip().lower()
-        label = _SYNONYMS.get(label, label)
-        if label in EXPRESSIONS:
-            codes[row] = EXPRESSIONS.index(label)
-        elif label.isdecimal() and int(label) < len(EXPRESSIONS):
-            codes[row] = int(label)
-        elif label not in _UNKNOWN:
-            other[row] = label
-    if any(other) and not (codes >= 0).any():
-        found = ", ".join(sorted(set(other) - {""})[:10])
-        raise DataError(
-            f"{path}: no expression label is one of {', '.join(EXPRESSIONS)}; found: {found}"
-        )
-    return codes, other
-
-
-def _numbers(
-    path: Path, file: h5py.File, name: str, count: int, lowest: float
-) -> NDArray[np.float32]:
-    """Read a column of numbers in [lowest, 1]; NaN where unknown or absent."""
-    if name not in file:
-        return np.full(count, np.nan, dtype=np.float32)
-    return _in_range(path, name, _column(path, file, name, (count,)), lowest)
-
-
-def _in_range(path: Path, name: str, values: NDArray[Any], lowest: float) -> NDArray[np.float32]:
-    if not np.issubdtype(values.dtype, np.number):
-        raise DataError(f"{path}: dataset {name!r} holds {values.dtype}, not numbers")
-    numbers = values.astype(np.float32)
-    wrong = ~np.isnan(numbers) & ((numbers < lowest) | (numbers > 1.0))
-    if wrong.any():
-        raise DataError(
-            f"{path}: dataset {name!r} holds {numbers[wrong][0]:g}, outside [{lowest:g}, 1]; "
-            "write NaN where a value is unknown"
-        )
-    return numbers
-
-
-def _units(path: Path, file: h5py.File, count: int) -> NDArray[np.float32]:
-    if "au" in file:
-        shape = (count, len(ACTION_UNITS))
-        return _in_range(path, "au", _column(path, file, "au", shape), 0.0)
-    return np.stack([_numbers(path, file, name, count, 0.0) for name in ACTION_UNITS], axis=1)

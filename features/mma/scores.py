@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from feie.features.mma import metrics
 from feie.features.mma.packs import Pack
-from feie.features.schema import ACTION_UNITS, AFFECT, EXPRESSIONS, VALENCE_AROUSAL
+from feie.features.schema import ACTION_UNITS, AFFECT, EXPRESSIONS
 
 Interval = tuple[float, float] | None
 
@@ -29,7 +29,8 @@ class Scores(BaseModel):
     accuracy, balanced_accuracy, macro_f1, ece : float or None
         Of the expressions; ECE is the expected calibration error over 15 bins.
     ccc_valence, ccc_arousal, ccc_va : float or None
-        Concordance, and the mean of the two.
+        Concordance over the images that carry each, and the mean of the two where there are
+        both.
     au_f1_mean : float or None
         Mean F1 at 0.5 over the action units that occur among the annotated.
     au_f1 : dict of str to float
@@ -60,7 +61,8 @@ class Scores(BaseModel):
 
     def headline(self) -> dict[str, float]:
         """Give the figures worth a line of a log."""
-        names = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "ccc_va", "au_f1_mean")
+        names = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "ccc_valence", "ccc_arousal",
+                 "ccc_va", "au_f1_mean")  # fmt: skip
         values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -141,22 +143,31 @@ def _expression(pack: Pack, probability: metrics.Array, repeats: int) -> _Part:
 
 
 def _valence_arousal(pack: Pack, prediction: metrics.Array, repeats: int) -> _Part:
-    known = ~np.isnan(pack.valence_arousal).any(axis=1)
-    if known.sum() < 2:
-        return {}, {}
-    p, t = prediction[known], pack.valence_arousal[known].astype(np.float64)
+    target = pack.valence_arousal.astype(np.float64)
+    known = ~np.isnan(target)
+
+    def concordance(rows: NDArray[np.int64], columns: list[int]) -> float:
+        values = []
+        for column in columns:
+            labelled = rows[known[rows, column]]
+            values.append(
+                metrics.concordance(prediction[labelled, column], target[labelled, column])
+            )
+        return sum(values) / len(values)
+
     fields: dict[str, object] = {}
     intervals: dict[str, Interval] = {}
-    for column, name in enumerate(VALENCE_AROUSAL):
-        x, y = p[:, column], t[:, column]
-        fields[f"ccc_{name}"] = metrics.concordance(x, y)
+    for name, columns in {"valence": [0], "arousal": [1], "va": [0, 1]}.items():
+        if (known[:, columns].sum(axis=0) < 2).any():
+            continue
+        rows = np.flatnonzero(known[:, columns].any(axis=1))
+        fields[f"ccc_{name}"] = concordance(rows, columns)
         if repeats:
             intervals[f"ccc_{name}"] = metrics.bootstrap(
-                lambda rows, x=x, y=y: metrics.concordance(x[rows], y[rows]),  # type: ignore[misc]
-                len(x),
+                lambda draw, rows=rows, columns=columns: concordance(rows[draw], columns),  # type: ignore[misc]
+                len(rows),
                 repeats,
             )
-    fields["ccc_va"] = sum(metrics.concordance(p[:, i], t[:, i]) for i in (0, 1)) / 2
     return fields, intervals
 
 

@@ -1,0 +1,239 @@
+"""The labels of a pack: spellings, codes, and what data sets write where a value is missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from feie.features.errors import DataError
+from feie.features.schema import ACTION_UNITS, EXPRESSIONS
+
+EXPRESSION_DATASETS = ("expression", "labels", "label", "emotion")
+"""Names under which expressions are looked for, in order."""
+
+ASSUMED_CODES = (
+    "expression codes are taken in the order of Aff-Wild2 (0 neutral, 1 anger, 2 disgust, 3 fear, "
+    "4 happiness, 5 sadness, 6 surprise); if they mean others, name them in the attribute "
+    "'classes' of the dataset"
+)
+
+Codes = Literal["names", "classes", "aff-wild2"]
+
+_SYNONYMS = {
+    "angry": "anger",
+    "ang": "anger",
+    "disgusted": "disgust",
+    "dis": "disgust",
+    "afraid": "fear",
+    "fearful": "fear",
+    "frightened": "fear",
+    "scared": "fear",
+    "fea": "fear",
+    "happy": "happiness",
+    "hap": "happiness",
+    "joy": "happiness",
+    "joyful": "happiness",
+    "neutrality": "neutral",
+    "neu": "neutral",
+    "sad": "sadness",
+    "surprised": "surprise",
+    "sur": "surprise",
+    "astonished": "surprise",
+}
+_UNKNOWN = frozenset(
+    {"", "-1", "?", "ambiguous", "n/a", "na", "nan", "no face", "no-face", "none", "null",
+     "uncertain", "unknown", "unlabelled", "unlabeled"}
+)  # fmt: skip
+_OUTSIDE = frozenset({"contempt", "contemptuous", "other", "others", "7"})
+_MISSING = {"va": (-2.0, -5.0), "au": (-1.0, 999.0)}
+
+
+class Expressions(NamedTuple):
+    """Expressions of n images, see `Pack`, and where their meaning comes from."""
+
+    code: NDArray[np.int64]
+    other: list[str]
+    codes: Codes
+
+
+def text(value: object) -> str:
+    """Give a label or name as text, whatever its encoding."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def read_column(path: Path, file: h5py.File, name: str, count: int) -> NDArray[Any]:
+    """Read a dataset of one value an image, (n,) or (n, 1), as (n,).
+
+    Raises
+    ------
+    DataError
+        A group, or another shape.
+    """
+    values = _read(path, file, name)
+    if values.shape not in ((count,), (count, 1)):
+        raise DataError(f"{path}: dataset {name!r} has shape {values.shape}, expected ({count},)")
+    return values.reshape(count)
+
+
+def read_expressions(path: Path, file: h5py.File, name: str, count: int) -> Expressions:
+    """Read expressions: names, or codes that mean the names in the attribute ``classes``.
+
+    Without that attribute, codes are taken in Aff-Wild2's order.
+
+    Raises
+    ------
+    DataError
+        Another shape, codes beyond the classes, or labels of which none is known.
+    """
+    values = read_column(path, file, name, count)
+    classes = _names(file[name].attrs, "classes")
+    code = np.full(count, -1, dtype=np.int64)
+    other = [""] * count
+    meaning: Codes = "names"
+    for row, value in enumerate(values):
+        label = _label(path, name, value)
+        if label.isdecimal():
+            meaning = "aff-wild2" if classes is None else "classes"
+            label = _meaning(path, name, int(label), classes)
+        if label in EXPRESSIONS:
+            code[row] = EXPRESSIONS.index(label)
+        elif label not in _UNKNOWN:
+            other[row] = label
+    if any(other) and not (code >= 0).any() and _OUTSIDE.isdisjoint(other):
+        found = ", ".join(sorted(set(other) - {""})[:10])
+        raise DataError(
+            f"{path}: no expression label is one of {', '.join(EXPRESSIONS)}; found: {found}"
+        )
+    return Expressions(code, other, meaning)
+
+
+def _label(path: Path, name: str, value: object) -> str:
+    if isinstance(value, float | np.floating):
+        if np.isnan(value):
+            return ""
+        if not float(value).is_integer():
+            raise DataError(f"{path}: dataset {name!r} holds {value:g}, which is no code")
+        value = int(value)
+    label = text(value).strip().lower()
+    return _SYNONYMS.get(label, label)
+
+
+def _meaning(path: Path, name: str, code: int, classes: Sequence[str] | None) -> str:
+    if classes is None:
+        return EXPRESSIONS[code] if code < len(EXPRESSIONS) else str(code)
+    if code >= len(classes):
+        raise DataError(
+            f"{path}: dataset {name!r} holds code {code}, but its attribute 'classes' names "
+            f"only {len(classes)}"
+        )
+    label = classes[code].strip().lower()
+    return _SYNONYMS.get(label, label)
+
+
+def read_numbers(path: Path, file: h5py.File, name: str, count: int) -> NDArray[np.float32]:
+    """Read valence or arousal (n,) in [-1, 1]: NaN where absent, NaN, -2 or -5.
+
+    Raises
+    ------
+    DataError
+        Another shape, type or range.
+    """
+    if name not in file:
+        return np.full(count, np.nan, dtype=np.float32)
+    return _in_range(path, name, read_column(path, file, name, count), "va", -1.0)
+
+
+def read_units(path: Path, file: h5py.File, count: int) -> NDArray[np.float32]:
+    """Read action units (n, 17) in [0, 1]: NaN where absent, NaN, -1 or 999.
+
+    They come from ``au`` (n, 17), or (n, k) with k names in its attribute ``columns``, or from
+    one dataset a unit (``AU01`` or ``AU1``).
+
+    Raises
+    ------
+    DataError
+        Another shape, type or range, or unknown or repeated names.
+    """
+    if "au" not in file:
+        return _single_units(path, file, count)
+    values = _read(path, file, "au")
+    columns = _names(file["au"].attrs, "columns")
+    places = list(range(len(ACTION_UNITS)))
+    if columns is not None:
+        names = [_unit(column) for column in columns]
+        unknown = [c for c, known in zip(columns, names, strict=True) if known is None]
+        if unknown:
+            raise DataError(
+                f"{path}: attribute 'columns' of 'au' names {', '.join(map(repr, unknown))}; "
+                f"feie knows {', '.join(ACTION_UNITS)}"
+            )
+        places = [ACTION_UNITS.index(known) for known in names if known is not None]
+        if len(set(places)) < len(places):
+            raise DataError(f"{path}: attribute 'columns' of 'au' names an action unit twice")
+    if values.shape != (count, len(places)):
+        hint = "" if columns is not None else "; name fewer units in its attribute 'columns'"
+        raise DataError(
+            f"{path}: dataset 'au' has shape {values.shape}, expected {(count, len(places))}{hint}"
+        )
+    units = np.full((count, len(ACTION_UNITS)), np.nan, dtype=np.float32)
+    units[:, places] = _in_range(path, "au", values, "au", 0.0)
+    return units
+
+
+def _single_units(path: Path, file: h5py.File, count: int) -> NDArray[np.float32]:
+    units = np.full((count, len(ACTION_UNITS)), np.nan, dtype=np.float32)
+    seen: dict[str, str] = {}
+    for name in file:
+        unit = _unit(name)
+        if unit is None:
+            continue
+        if unit in seen:
+            raise DataError(f"{path}: datasets {seen[unit]!r} and {name!r} are one action unit")
+        seen[unit] = name
+        values = read_column(path, file, name, count)
+        units[:, ACTION_UNITS.index(unit)] = _in_range(path, name, values, "au", 0.0)
+    return units
+
+
+def _unit(name: str) -> str | None:
+    """Give the schema's name of an action unit that may be written AU1 for AU01."""
+    match = re.fullmatch(r"AU(\d{1,2})", name.strip().upper())
+    known = f"AU{int(match[1]):02d}" if match else ""
+    return known if known in ACTION_UNITS else None
+
+
+def _names(attributes: h5py.AttributeManager, name: str) -> list[str] | None:
+    if name not in attributes:
+        return None
+    return [text(value) for value in np.atleast_1d(np.asarray(attributes[name])).ravel()]
+
+
+def _read(path: Path, file: h5py.File, name: str) -> NDArray[Any]:
+    if not isinstance(file[name], h5py.Dataset):
+        raise DataError(f"{path}: {name!r} is a group, expected a dataset")
+    return np.asarray(file[name][...])
+
+
+def _in_range(
+    path: Path, name: str, values: NDArray[Any], kind: Literal["va", "au"], lowest: float
+) -> NDArray[np.float32]:
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"{path}: dataset {name!r} holds {values.dtype}, not numbers")
+    with np.errstate(over="ignore"):
+        numbers = values.astype(np.float32)
+    numbers[np.isin(numbers, _MISSING[kind])] = np.nan
+    wrong = ~np.isnan(numbers) & ((numbers < lowest) | (numbers > 1.0))
+    if wrong.any():
+        cure = "write NaN where a value is unknown"
+        if kind == "au" and not (numbers < 0).any() and not (numbers > 5).any():
+            cure = "if these are intensities from 0 to 5, divide by 5"
+        raise DataError(
+            f"{path}: dataset {name!r} holds {numbers[wrong][0]:g}, outside [{lowest:g}, 1]; {cure}"
+        )
+    return numbers

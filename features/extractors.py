@@ -50,6 +50,8 @@ class Extractor(Protocol):
         Side of the aligned faces in pixels.
     embedding_dim : int
         Width of the embedding; 0 for none.
+    device : str
+        Where it runs, e.g. ``cpu`` or ``cuda``; never ``auto``.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Extractor(Protocol):
     schema: Schema
     input_size: int
     embedding_dim: int
+    device: str
 
     def __call__(self, faces: NDArray[np.uint8]) -> Extraction:
         """Compute affect vectors of aligned RGB faces (b, 112, 112, 3) in [0, 255]."""
@@ -84,7 +87,7 @@ class MMAExtractor:
         self.name = weights.name
         self.sha256 = weights.sha256
         self.embedding_dim = weights.network.config.embedding
-        self._device = device
+        self.device = str(device)
         self._size = weights.size
         self._network = channels_last(_fuse(weights.network).to(device))
 
@@ -113,7 +116,7 @@ class MMAExtractor:
                 np.empty((0, self.embedding_dim), np.float16),
             )
         with torch.inference_mode():
-            x = torch.from_numpy(np.ascontiguousarray(faces)).to(self._device)
+            x = torch.from_numpy(np.ascontiguousarray(faces)).to(self.device)
             embedding, raw = self._network(resample(x, self._size))
             affect = affect_from_raw(raw)
         return Extraction(affect.cpu().numpy(), embedding.half().cpu().numpy())
@@ -146,7 +149,8 @@ def load_extractor(spec: str = "mma-lite", device: str = "cpu") -> Extractor:
     spec : str
         ``mma-lite``, or a path.
     device : str
-        A torch device, e.g. ``cpu`` or ``cuda:0``.
+        A torch device, e.g. ``cpu`` or ``cuda:0``; ``auto`` is ``cuda`` where one is usable,
+        else ``cpu``.
 
     Raises
     ------
@@ -155,7 +159,7 @@ def load_extractor(spec: str = "mma-lite", device: str = "cpu") -> Extractor:
     DataError
         A file that holds no weights of an MMA.
     UsageError
-        A device that this machine lacks.
+        A device that is unknown, or that this machine lacks.
     """
     if spec in bundled():
         with as_file(files("feie.features.weights").joinpath(f"{spec}.safetensors")) as path:
@@ -167,10 +171,15 @@ def load_extractor(spec: str = "mma-lite", device: str = "cpu") -> Extractor:
             f"no extractor {spec!r}: give a bundled name ({', '.join(bundled())}) "
             "or the path of a .safetensors file"
         )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        place = torch.device(device)
-        if place.type == "cuda" and not torch.cuda.is_available():
-            raise UsageError(f"device {device!r}: no CUDA device is usable here; use cpu")
-    except RuntimeError as error:
-        raise UsageError(f"device {device!r} is unknown to torch; use cpu or cuda:0") from error
-    return MMAExtractor(weights, place)
+        extractor = MMAExtractor(weights, torch.device(device))
+        extractor(np.zeros((1, 112, 112, 3), np.uint8))
+    except (RuntimeError, AssertionError, ImportError) as error:
+        # One sentence of torch's many lines says what is wrong.
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(
+            f"device {device!r} is not usable here ({reason}); use cpu, cuda:0 or auto"
+        ) from error
+    return extractor

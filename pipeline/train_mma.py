@@ -19,6 +19,7 @@ from feie.features.detect import Detector, load_detector
 from feie.features.mma.config import MmaConfig, read_config
 from feie.features.mma.crops import CROP_SEARCH
 from feie.features.mma.curves import draw_curves
+from feie.features.mma.labels import ASSUMED_CODES
 from feie.features.mma.network import MMANetwork
 from feie.features.mma.packs import Pack
 from feie.features.mma.sampling import Batch, Mixture, Source, load_faces, load_source
@@ -119,6 +120,9 @@ def _stage(
         progress(Progress("sources", done, len(config.sources), message=f"reading {source.pack}"))
         sources[name] = load_source(source, roots, detector, options.out)
         images[name] = _summary(sources[name])
+        if sources[name].pack.codes == "aff-wild2":
+            said = f"{source.pack}: {ASSUMED_CODES}"
+            progress(Progress("sources", done, len(config.sources), message=said))
     validation = {}
     for name, part in config.validation.items():
         pack, faces, _ = load_faces(part, roots, detector, options.out)
@@ -220,7 +224,10 @@ class _Log:
         kept: list[list[str]] = []
         if path.exists() and step:
             with path.open(newline="", encoding="utf-8") as file:
-                kept = [row for row in list(csv.reader(file))[1:] if int(row[0]) <= step]
+                rows = list(csv.reader(file))[1:]
+            # A kill may have cut the last line.
+            whole = [row for row in rows if len(row) == 3 and row[0].isdecimal()]
+            kept = [row for row in whole if int(row[0]) <= step]
         with path.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([["step", "name", "value"], *kept])
 

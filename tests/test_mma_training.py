@@ -1,6 +1,7 @@
 """Networks, extractors, and training that goes on after a kill as if nothing had happened."""
 
 import hashlib
+import math
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from feie.features.errors import DataError, MissingWeightsError, UsageError
@@ -137,14 +139,19 @@ def test_a_teacher_fills_in_what_is_not_annotated(packs: Path, tmp_path: Path) -
     annotated = source.model_copy(update={"pack": "renders.h5"})
     loaded = load_source(annotated, (packs, tmp_path), None, tmp_path)
     np.testing.assert_array_equal(loaded.units, loaded.pack.units)
+    with h5py.File(tmp_path / "guesses.h5", "w") as file:
+        file["name"], file["au"] = [b"one", b"two"], guesses
+    with pytest.raises(DataError, match=r"guesses\.h5 names no image of faces\.h5"):
+        load_source(source, (packs, tmp_path), None, tmp_path)
     with pytest.raises(DataError, match="needs the datasets 'name' and 'au'"):
         read_units(packs / "faces.h5")
 
 
 def test_a_killed_run_goes_on(packs: Path, tmp_path: Path) -> None:
-    """SIGKILL at some instant of a run, then the same command again."""
-    phases = [{"steps": 400, "size": 32, "batch": 6}]
-    options = _options(packs, tmp_path / "run", phases=phases, validate_every=10)
+    """SIGKILL at some instant of a run, then the same command again: the same bytes come out."""
+    phases = [{"steps": 100, "size": 32, "batch": 6}]
+    changes = {"phases": phases, "validate_every": 10}
+    options = _options(packs, tmp_path / "run", **changes)
     code = (
         "import sys; from feie.pipeline.train_mma import *; "
         "run(TrainMmaOptions.model_validate_json(sys.argv[1]))"
@@ -159,7 +166,16 @@ def test_a_killed_run_goes_on(packs: Path, tmp_path: Path) -> None:
     trainer = Trainer(*read_config(options.config))
     trainer.restore(checkpoint)
     assert trainer.step % 10 == 0
-    assert 0 < trainer.step < 400
+    assert 0 < trainer.step < 100
+    log = tmp_path / "run" / "stage-1" / "log.csv"
+    with log.open("a") as file:
+        file.write("39")  # as if the kill had cut a line
+    resumed = run(options)
+    whole = run(_options(packs, tmp_path / "whole", **changes))
+    assert resumed.validation == whole.validation
+    assert resumed.weights.read_bytes() == whole.weights.read_bytes()
+    steps = [int(line.split(",")[0]) for line in log.read_text().split()[1:]]
+    assert steps == sorted(steps)
 
 
 def test_checkpoints_of_other_runs_are_refused(packs: Path, tmp_path: Path) -> None:
@@ -181,13 +197,33 @@ def test_configurations_are_checked(tmp_path: Path) -> None:
         ({"colour": 1}, "colour: Extra"),
         ({"network": "mma-huge"}, "unknown network 'mma-huge'; known: mma-lite, mma-base"),
         ({"phases": [{"steps": 0, "size": 32, "batch": 4}]}, r"phases\.0\.steps"),
+        ({"stages": []}, "stages: each must be a mapping, and there must be one"),
+        ({"stages": [{}, "second"]}, "stages: each must be a mapping"),
+        ({"name": "../up"}, "name: String should match"),
+        ({"name": "checkpoint"}, "the place of the checkpoint"),
+        ({"seed": 2**31}, "seed: Input should be less"),
+        ({"network": TINY | {"widths": [8, 0]}}, r"network\.widths\.1: Input should be greater"),
+        ({"network": TINY | {"stem": [-8]}}, r"network\.stem\.0: Input should be greater"),
+        ({"sources": {"a": {"pack": "a.h5", "proportion": math.inf}}}, "be a finite number"),
+        (
+            {
+                "sources": {
+                    "a": {"pack": "a.h5", "proportion": 99},
+                    "few": {"pack": "b.h5", "proportion": 1},
+                }
+            },
+            "source 'few' would never be drawn in batches of 12",
+        ),
     ):
         path.write_text(yaml.safe_dump(_config(**changes)))
         with pytest.raises(UsageError, match=message):
             read_config(path)
-    path.write_text("a: [")
-    with pytest.raises(UsageError, match="is not YAML"):
-        read_config(path)
+    for content in (b"a: [", b"name: caf\xe9"):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match="is not YAML"):
+            read_config(path)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_config(tmp_path)
 
 
 def _batch(n: int, size: int) -> Batch:
@@ -305,8 +341,54 @@ def test_bad_weights_are_one_clear_error(weights: Path, tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(DataError, match="holds no MMA weights"):
         load_extractor(str(path))
-    with pytest.raises(UsageError, match="device"):
-        load_extractor(str(weights), "nonsense")
+    with safe_open(weights, framework="pt") as file:
+        good = file.metadata()
+    tensors = load_file(weights)
+    for changes, message in (
+        ({"columns": "{"}, "is damaged"),
+        ({"columns": "5"}, "other output columns"),
+        ({"columns": '"va"'}, "other output columns"),
+        ({"network": "{}"}, "is damaged"),
+        ({"size": "0"}, r"size 0 is outside \[32, 112\]"),
+        ({"size": "1000"}, "size 1000 is outside"),
+        ({"size": "big"}, "is damaged"),
+    ):
+        save_file(tensors, path, good | changes)
+        with pytest.raises(DataError, match=message):
+            load_extractor(str(path))
+    tensors["output.bias"][3] = torch.nan
+    save_file(tensors, path, good)
+    with pytest.raises(DataError, match="not finite"):
+        load_extractor(str(path))
+
+
+def test_devices_are_tried_before_they_are_used(weights: Path) -> None:
+    for device in ("nonsense", "meta", "cuda:97", "cuda:x"):
+        with pytest.raises(UsageError, match=f"device '{device}' is not usable here"):
+            load_extractor(str(weights), device)
+    usable = "cuda" if torch.cuda.is_available() else "cpu"
+    assert load_extractor(str(weights), "auto").device == usable
+    assert load_extractor(str(weights)).device == "cpu"
+
+
+def test_weights_are_written_the_same_and_for_everyone(weights: Path, tmp_path: Path) -> None:
+    network = MMANetwork(NetworkConfig.model_validate(TINY))
+    notes = {f"note {i}": "é" * i for i in range(9)}
+    paths = [tmp_path / f"{i}.safetensors" for i in range(3)]
+    before = os.umask(0o022)
+    try:
+        for path in paths:
+            save_weights(path, "tiny", network, 64, notes)
+    finally:
+        os.umask(before)
+    assert len({path.read_bytes() for path in paths}) == 1
+    if os.name == "posix":
+        assert paths[0].stat().st_mode & 0o777 == 0o644
+    with safe_open(paths[0], framework="pt") as file:
+        assert notes.items() <= file.metadata().items()
+    stored = load_file(paths[0])
+    for key, value in network.state_dict().items():
+        assert torch.equal(stored[key], value.half() if value.ndim > 1 else value)
 
 
 def test_the_bundled_weights_are_small_and_honest() -> None:

@@ -5,8 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from feie.features.errors import DataError, UsageError
 from feie.features.mma.augment import AugmentConfig
@@ -14,7 +22,7 @@ from feie.features.mma.network import NETWORKS, NetworkConfig
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PartConfig(_Strict):
@@ -142,7 +150,7 @@ class MmaConfig(_Strict):
     Attributes
     ----------
     name : str
-        Name of the extractor that results.
+        Name of the extractor that results, and of its file: letters, digits, ``.``, ``_``, ``-``.
     network : NetworkConfig
         Or, in YAML, the name of one of `NETWORKS`.
     sources, validation : dict
@@ -159,7 +167,7 @@ class MmaConfig(_Strict):
         Steps between lines of the log, and between validations with a checkpoint.
     """
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     network: NetworkConfig
     sources: dict[str, SourceConfig] = Field(min_length=1)
     validation: dict[str, PackConfig] = Field(default_factory=dict)
@@ -169,7 +177,7 @@ class MmaConfig(_Strict):
     optimiser: OptimiserConfig = OptimiserConfig()
     augment: AugmentConfig = AugmentConfig()
     precision: Literal["fp32", "bf16"] = "fp32"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     log_every: int = Field(default=50, gt=0)
     validate_every: int = Field(default=1000, gt=0)
 
@@ -181,6 +189,30 @@ class MmaConfig(_Strict):
                 raise ValueError(f"unknown network {value!r}; known: {', '.join(NETWORKS)}")
             return NETWORKS[value]
         return value
+
+    @field_validator("name")
+    @classmethod
+    def _not_a_checkpoint(cls, value: str) -> str:
+        if value == "checkpoint":
+            raise ValueError("the weights would take the place of the checkpoint")
+        return value
+
+    @model_validator(mode="after")
+    def _every_source_is_drawn(self) -> MmaConfig:
+        for phase in self.phases:
+            for name, count in zip(self.sources, self.counts(phase.batch), strict=True):
+                if count == 0:
+                    raise ValueError(
+                        f"source {name!r} would never be drawn in batches of {phase.batch}: "
+                        "raise its proportion or the batch"
+                    )
+        return self
+
+    def counts(self, batch: int) -> list[int]:
+        """Images of each source in a batch: rounded so that they sum to the batch."""
+        shares = np.array([source.proportion for source in self.sources.values()])
+        edges = np.rint(np.cumsum(shares / shares.sum()) * batch).astype(int)
+        return [int(n) for n in np.diff(edges, prepend=0)]
 
     @property
     def scheduled_steps(self) -> int:
@@ -220,12 +252,17 @@ def read_config(path: Path) -> tuple[MmaConfig, ...]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"no training configuration at {path}") from error
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not YAML: {error}") from error
     stages = [content]
     if isinstance(content, dict) and isinstance(content.get("stages"), list):
         rest = {key: value for key, value in content.items() if key != "stages"}
-        stages = [rest | stage for stage in content["stages"] if isinstance(stage, dict)]
+        listed = content["stages"]
+        if not listed or not all(isinstance(stage, dict) for stage in listed):
+            raise UsageError(f"{path}: stages: each must be a mapping, and there must be one")
+        stages = [rest | stage for stage in listed]
     try:
         return tuple(MmaConfig.model_validate(stage) for stage in stages)
     except ValidationError as error:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from feie.features.schema import AFFECT
+
+_Positive = Annotated[int, Field(gt=0)]
 
 
 class NetworkConfig(BaseModel):
@@ -30,10 +32,10 @@ class NetworkConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    stem: tuple[int, ...] = Field(min_length=1)
+    stem: tuple[_Positive, ...] = Field(min_length=1)
     block: Literal["basic", "bottleneck"] = "basic"
-    widths: tuple[int, ...] = Field(min_length=1)
-    depths: tuple[int, ...] = Field(min_length=1)
+    widths: tuple[_Positive, ...] = Field(min_length=1)
+    depths: tuple[_Positive, ...] = Field(min_length=1)
     embedding: int = Field(gt=0)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
 

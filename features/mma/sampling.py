@@ -130,7 +130,7 @@ def load_source(
     Raises
     ------
     DataError
-        As there, or pseudo-labels that cannot be read.
+        As there, or pseudo-labels that cannot be read or are of other images.
     """
     pack, faces, alignment = load_faces(config, roots, detector, cache)
     counts = np.bincount(pack.expression + 1, minlength=len(EXPRESSIONS) + 1).astype(np.float64)
@@ -145,6 +145,10 @@ def load_source(
     units = pack.units
     if config.pseudo_units is not None:
         guesses = read_units(find_pack(config.pseudo_units, roots))
+        if guesses.keys().isdisjoint(pack.names):
+            raise DataError(
+                f"{config.pseudo_units} names no image of {config.pack}: make it from that pack"
+            )
         nothing = np.full(units.shape[1], np.nan, dtype=np.float32)
         guessed = np.stack([guesses.get(name, nothing) for name in pack.names])
         units = np.where(np.isnan(units), guessed, units)
@@ -165,13 +169,6 @@ class Mixture:
     def __init__(self, config: MmaConfig, sources: Mapping[str, Source]) -> None:
         self._config = config
         self._sources = [sources[name] for name in config.sources]
-        shares = np.array([source.proportion for source in config.sources.values()])
-        self._edges = np.cumsum(shares / shares.sum())
-
-    def counts(self, batch: int) -> list[int]:
-        """Images of each source in a batch: rounded so that they sum to the batch."""
-        edges = np.rint(self._edges * batch).astype(int)
-        return [int(n) for n in np.diff(edges, prepend=0)]
 
     def batch(self, step: int) -> Batch:
         """Draw and augment the batch of a step: the same whenever and wherever it is asked for."""
@@ -182,8 +179,8 @@ class Mixture:
         faces = np.empty((phase.batch, 112, 112, 3), dtype=np.uint8)
         expression, valence_arousal, units = [], [], []
         start = 0
-        for source, count in zip(self._sources, self.counts(phase.batch), strict=True):
-            draws = (np.arange(count) + rng.random(count)) / max(count, 1)
+        for source, count in zip(self._sources, config.counts(phase.batch), strict=True):
+            draws = (np.arange(count) + rng.random(count)) / count
             rows = np.searchsorted(source.cumulative, draws).clip(max=len(source.pack) - 1)
             faces[start : start + count] = source.faces[rows]
             expression.append(source.pack.expression[rows])

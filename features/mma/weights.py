@@ -8,15 +8,18 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from feie.features.errors import DataError, MissingWeightsError
 from feie.features.mma.network import MMANetwork, NetworkConfig
 from feie.features.schema import AFFECT
 
 FORMAT = "feie-mma-1"
+
+_SMALLEST, _LARGEST = 32, 112  # sides in pixels, as PhaseConfig allows them
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,19 @@ def save_weights(
         "input": "112x112 RGB, ArcFace template, resampled to size, scaled to [-1, 1]",
     }
     temporary = path.with_suffix(".partial")
-    save_file(tensors, temporary, metadata)
+    # Not save_file: that makes a file which only its owner may read.
+    temporary.write_bytes(_ordered(save(tensors, metadata)))
     os.replace(temporary, path)
+
+
+def _ordered(content: bytes) -> bytes:
+    """Put the metadata, which safetensors writes in random order, in order of their names."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the tensors behind it start at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def load_weights(path: Path) -> LoadedWeights:
@@ -83,7 +97,7 @@ def load_weights(path: Path) -> LoadedWeights:
     MissingWeightsError
         No such file.
     DataError
-        Not weights of an MMA, or of other columns, or damaged.
+        Not weights of an MMA, or of other columns, or damaged, or not finite.
     """
     if not path.is_file():
         raise MissingWeightsError(
@@ -98,12 +112,19 @@ def load_weights(path: Path) -> LoadedWeights:
         raise DataError(f"{path} is no readable safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
         raise DataError(f"{path} holds no MMA weights (its metadata lack format {FORMAT})")
-    if tuple(json.loads(metadata.get("columns", "[]"))) != AFFECT.columns:
-        raise DataError(f"{path} has other output columns than this version of feie")
     try:
+        columns = json.loads(metadata.get("columns", "[]"))
+        if columns != list(AFFECT.columns):
+            raise DataError(f"{path} has other output columns than this version of feie")
         network = MMANetwork(NetworkConfig.model_validate_json(metadata["network"]))
         network.load_state_dict(tensors)
         size = int(metadata["size"])
+        if not _SMALLEST <= size <= _LARGEST:
+            raise ValueError(f"size {size} is outside [{_SMALLEST}, {_LARGEST}]")
+        if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+            raise ValueError("some weights are not finite")
+    except DataError:
+        raise
     except (KeyError, ValueError, ValidationError, RuntimeError) as error:
         raise DataError(f"{path} is damaged: its network cannot be rebuilt ({error})") from error
     network.eval().requires_grad_(False)

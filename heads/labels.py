@@ -142,6 +142,7 @@ def load_labels(path: str | Path, targets: Sequence[str] = ()) -> Labels:
     ``split`` or ``partition`` with values such as ``train``, ``val``, ``devel``, ``Test``.
     Without one, videos (or subjects, where there is a subject column) are ranked by a hash of
     their name and 70 % go to train, 15 % to val, 15 % to test: the same for the same file.
+    Where commas do not separate the cells, a column of numbers may have decimal commas.
 
     Raises
     ------

@@ -13,14 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from feie.features.errors import HeadError, StoreError
 from feie.features.store.reader import Store, open_store
-from feie.heads.checkpoint import (
-    disk_errors,
-    find_again,
-    latest_run,
-    load_head,
-    write_atomically,
-    write_json,
-)
+from feie.heads.checkpoint import find_again, latest_run, load_head
+from feie.heads.files import disk_errors, write_atomically, write_json
 from feie.heads.head import Head
 from feie.heads.inputs import find_columns, prepare
 from feie.heads.joining import Join, join

@@ -18,16 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feie.features.errors import HeadError
 from feie.heads.baselines import LengthBaseline
-from feie.heads.checkpoint import (
-    HEAD_JSON,
-    STATE,
+from feie.heads.checkpoint import HEAD_JSON, STATE, find_again, new_run, place, save_head
+from feie.heads.files import (
     disk_errors,
-    find_again,
     load_tensors,
-    new_run,
-    place,
     read_json,
-    save_head,
     save_tensors,
     write_atomically,
     write_json,

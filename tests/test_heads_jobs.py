@@ -20,7 +20,8 @@ from feie.features.errors import FeieError, HeadError, LabelError, StoreError, U
 from feie.features.schema import AFFECT, Schema
 from feie.features.store.reader import open_store
 from feie.features.store.writer import StoreWriter
-from feie.heads.checkpoint import latest_run, load_head, load_tensors, save_tensors
+from feie.heads.checkpoint import latest_run, load_head
+from feie.heads.files import load_tensors, save_tensors
 from feie.heads.head import Head
 from feie.heads.ragged import Ragged
 from feie.pipeline import evaluate, train_head
@@ -632,3 +633,20 @@ def test_videos_outside_training_change_no_statistic(study, tmp_path, writing):
         for one, other in zip(*(p.values() for p in parts), strict=True):
             np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(*(head.label_mean for head in heads))
+
+
+def test_git_is_asked_without_taking_locks(study, tmp_path, monkeypatch):
+    asked = []
+    real = subprocess.run
+
+    def watched(command, **given):
+        asked.append(given["env"]["GIT_OPTIONAL_LOCKS"])
+        return real(command, **given)
+
+    monkeypatch.setattr(subprocess, "run", watched)
+    monkeypatch.setattr(
+        Path, "exists", lambda path: True if path.name == ".git" else real_exists(path)
+    )
+    real_exists = os.path.exists
+    train_head.run(options(study, tmp_path, epochs=1, width=4))
+    assert asked == ["0"]

@@ -211,11 +211,15 @@ def test_odd_packs_are_read_or_refused_in_one_sentence(write: Write, tmp_path: P
     contempt = read_pack(write(_faces(1, 48), emotion=np.array([b"contempt"])))
     assert contempt.outside == {"contempt": 1}
     for name in ("expression", "au", "name", "valence", "identity", "AU04"):
-        path = write(_faces(1, 48))
-        with h5py.File(path, "r+") as file:
-            file.create_group(name)
-        with pytest.raises(DataError, match=f"'{name}' is a group"):
-            read_pack(path)
+        for broken in (None, h5py.SoftLink("/nowhere")):
+            path = write(_faces(1, 48))
+            with h5py.File(path, "r+") as file:
+                if broken is None:
+                    file.create_group(name)
+                else:
+                    file[name] = broken
+            with pytest.raises(DataError, match=f"'{name}' is no dataset"):
+                read_pack(path)
         for value in (1.0, h5py.Empty("f4")):
             with pytest.raises(DataError, match=rf"'{name}' has shape \(\)"):
                 read_pack(write(_faces(1, 48), **{name: value}))

@@ -73,7 +73,7 @@ def read_column(path: Path, file: h5py.File, name: str, count: int) -> NDArray[A
     Raises
     ------
     DataError
-        A group, or another shape.
+        No dataset, or another shape.
     """
     values = _read(path, file, name)
     if values.shape not in ((count,), (count, 1)):
@@ -215,8 +215,8 @@ def _names(attributes: h5py.AttributeManager, name: str) -> list[str] | None:
 
 
 def _read(path: Path, file: h5py.File, name: str) -> NDArray[Any]:
-    if not isinstance(file[name], h5py.Dataset):
-        raise DataError(f"{path}: {name!r} is a group, expected a dataset")
+    if not isinstance(file.get(name), h5py.Dataset):
+        raise DataError(f"{path}: {name!r} is no dataset but a group or a broken link")
     return np.asarray(file[name][...])
 
 

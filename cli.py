@@ -322,8 +322,8 @@ def train_head(
     clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
     cell: Annotated[str, typer.Option(help="`gru` or `lstm`.")] = "gru",
     layers: Annotated[int, typer.Option(help="Recurrent layers, 1 or 2.")] = 1,
-    width: Annotated[int, typer.Option(help="Units of a recurrent layer.")] = 128,
-    dense: Annotated[int, typer.Option(help="Units of the dense layer.")] = 32,
+    width: Annotated[int, typer.Option(help="Units of a recurrent layer, up to 4096.")] = 128,
+    dense: Annotated[int, typer.Option(help="Units of the dense layer, up to 4096.")] = 32,
     t: Annotated[
         int, typer.Option("--t", help="Most frames of a video; longer ones become so short.")
     ] = 480,
@@ -350,6 +350,8 @@ def train_head(
     """
     values = _given(locals())
     values["subset"] = _parts(subset)
+    if not values["subset"]:
+        raise typer.BadParameter("name at least one group, e.g. va,expr,au", param_hint="--subset")
     values["targets"] = _parts(targets or "")
     again = "`feie train-head --resume RUN` goes on with it"
     _perform("train_head", values, as_json, _show_train_head, again)
@@ -475,7 +477,14 @@ def _show_train_mma(result: Any) -> None:
 
 @app.command("evaluate-mma", rich_help_panel="The extractor")
 def evaluate_mma(
-    data: Annotated[Path, typer.Option("--data", help="HDF5 pack of labelled faces.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            help="HDF5 pack: `jpeg` or `images`, `expression` (names, or codes with attribute "
+            "`classes`), and any of `valence`, `arousal`, `au` (attribute `columns`).",
+        ),
+    ],
     weights: Annotated[
         str, typer.Option(help="Bundled name, or a .safetensors made by `feie train-mma`.")
     ] = "mma-lite",
@@ -487,7 +496,7 @@ def evaluate_mma(
         float | None, typer.Option(help="Score only the share that training held out.")
     ] = None,
     repeats: Annotated[int, typer.Option(help="Bootstrap resamples.")] = 1000,
-    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1` or `auto`.")] = "auto",
     as_json: Json = False,
 ) -> None:
     """Score an extractor on every image of a pack: accuracy, F1, CCC, calibration.
@@ -504,6 +513,10 @@ def _show_evaluate_mma(result: Any) -> None:
         interval = result.intervals.get(name)
         text = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
         table.add_row(name, f"{value:.3f}", text)
+    if result.expression_codes == "aff-wild2":
+        err.print("expression codes were taken in Aff-Wild2's order (0 neutral … 6 surprise)")
+    for label, count in result.outside.items():
+        table.add_row(f"outside the seven: {escape(label)}", str(count), "")
     for group in (result.recall, result.au_f1):
         for name, value in group.items():
             kind = "recall" if group is result.recall else "F1"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field
 
 from feie.features.detect import Detector, load_detector
@@ -114,7 +113,7 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
     _refuse_overlap(options)
     if options.dry_run:
         return _plan_only(options, found)
-    extractor = load_extractor(options.extractor, _device(options.device))
+    extractor = load_extractor(options.extractor, options.device)
     detector = _Detectors(options)
     started = time.monotonic()
     result = ExtractResult(
@@ -208,12 +207,6 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _device(asked: str) -> str:
-    if asked != "auto":
-        return asked
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def _refuse_overlap(options: ExtractOptions) -> None:
     if options.store.resolve() == options.videos.resolve():
         raise UsageError(f"--store and --videos are the same folder: {options.videos}")
@@ -227,7 +220,7 @@ def _settings(options: ExtractOptions, extractor: Extractor) -> StoreSettings:
         embedding_dim=extractor.embedding_dim if options.embedding else 0,
         session={
             "versions": library_versions(),
-            "device": _device(options.device),
+            "device": extractor.device,
             "batch_size": options.batch_size,
         },
     )

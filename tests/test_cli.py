@@ -109,6 +109,7 @@ def test_verify_finds_a_damaged_store(cli, store, tmp_path):
         (["info", "nowhere.zarr"], "feie extract"),
         (["train-head"], "feie extract"),
         (["train-head", "--preset", "fast"], "--preset"),
+        (["train-head", "--subset", ","], "--subset"),
         (["evaluate"], "runs"),
         (["evaluate", "--split", "exam"], "--split"),
         (["verify", "nowhere.zarr"], "nowhere.zarr"),

@@ -199,7 +199,8 @@ def test_memory_holds_numbers_and_not_pictures(tmp_path, untrained, clip):
         run(source.parent, tmp_path / f"{frames}.zarr", untrained, threads=1)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert (peaks[1] - peaks[0]) / 1000 < 3000  # bytes a frame; a picture has 37,632
+    # The pictures of 1,000 frames are 37.6 MB; the queue may hold up to 9.6 MB, by chance.
+    assert peaks[1] - peaks[0] < 16e6
 
 
 def test_finished_videos_are_kept_when_weights_are_missing(tmp_path, untrained, clip, monkeypatch):

@@ -77,6 +77,33 @@ def test_json_is_one_object_and_nothing_else(cli, store, untrained):
     assert verified == {"store": str(store), "sound": True, "violations": []}
 
 
+@pytest.mark.slow
+def test_the_three_lines_work_bare_where_labels_csv_lies(cli, project, tmp_path, monkeypatch):
+    """Extract, train-head, evaluate, with defaults only, in a folder that holds labels.csv."""
+    monkeypatch.chdir(tmp_path)
+    rows = (project / "data.example" / "labels.csv").read_text().splitlines()
+    by_split = {s: [r for r in rows if f",{s}," in r] for s in ("train", "val", "test")}
+    kept = [rows[0], *by_split["train"][:14], *by_split["val"][:7], *by_split["test"][:7]]
+    (tmp_path / "labels.csv").write_text("\n".join(kept))
+    (tmp_path / "clips").mkdir()
+    for row in kept[1:]:
+        name = row.split(",")[0] + ".mp4"
+        (tmp_path / "clips" / name).symlink_to(project / "data.example" / "videos" / name)
+    cli("extract", "--videos", "clips")
+    trained = json.loads(cli("train-head", "--subset", "va,au", "--json").stdout)
+    assert trained["subset"] == ["va", "au"]
+    assert (trained["n_train"], trained["n_val"]) == (14, 7)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "clips", "features.zarr", "features.zarr.lock", "labels.csv", "runs",
+    ]  # fmt: skip
+    scores = json.loads(cli("evaluate", "--json").stdout)
+    assert (scores["split"], scores["n"]) == ("val", 7)
+    assert list(scores["pearson"]) == rows[0].split(",")[2:]
+    assert -1 <= scores["mean_pearson"] <= 1
+    assert json.loads(cli("evaluate", "--split", "test", "--json").stdout)["n"] == 7
+    assert "Amusement" in cli("evaluate").stdout
+
+
 def test_info_for_people(cli, store):
     text = cli("info", store).stdout
     assert "3 (1 failed)" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import signal
 import threading
 import time
@@ -156,8 +157,9 @@ class StoreWriter:
     def _create(self) -> None:
         # The attributes come last: whoever is killed before leaves a store that is laid out anew.
         self._root.attrs.put(dict(_UNFINISHED))
-        for name in list(self._root.keys()):
-            del self._root[name]
+        for child in self.path.iterdir():
+            if child.is_dir():
+                shutil.rmtree(child)
         create_store(self._root, self._settings.schema, self._settings.embedding_dim)
         self._disk.flush()
         self._root.attrs.put(

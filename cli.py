@@ -93,7 +93,7 @@ class Reporter:
         """Take one report of a job."""
         figures = "  ".join(f"{name} {value}" for name, value in report.info.items())
         if report.message:
-            self._bars.console.print(escape(report.message), highlight=False)
+            self._bars.console.print(escape(report.message), highlight=False, soft_wrap=True)
         if report.stage not in self._tasks:
             self._tasks[report.stage] = self._bars.add_task(report.stage, figures="")
         self._bars.update(
@@ -158,6 +158,10 @@ def _perform(
     else:
         show(result)
     return result
+
+
+def _say(line: str) -> None:
+    out.print(line, highlight=False, soft_wrap=True)
 
 
 def _complain(message: str) -> None:
@@ -260,34 +264,27 @@ def _given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _show_extract(result: Any) -> None:
     for video_id in result.planned:
-        out.print(escape(video_id), highlight=False)
+        _say(escape(video_id))
     verb = (
         f"{len(result.planned)} to extract" if result.planned else f"{result.extracted} extracted"
     )
-    out.print(
-        f"{result.videos} videos: {verb}, {result.skipped} done before, {result.failed} failed",
-        highlight=False,
-    )
+    _say(f"{result.videos} videos: {verb}, {result.skipped} done before, {result.failed} failed")
     if result.replaced:
-        out.print(
-            f"{result.replaced} replaced what the store held of the same id from other bytes",
-            highlight=False,
-        )
+        _say(f"{result.replaced} replaced what the store held of the same id from other bytes")
     if result.frames:
-        out.print(
+        _say(
             f"{result.frames} frames, {result.face_share:.1%} with a face, "
-            f"{result.frames_per_second:g} frames/s → {escape(result.store)}",
-            highlight=False,
+            f"{result.frames_per_second:g} frames/s → {escape(result.store)}"
         )
     _show_failures(result.failures)
     if result.ignored:
         few = ", ".join(result.ignored[:5]) + (" …" if len(result.ignored) > 5 else "")
-        out.print(f"passed over, no videos ({len(result.ignored)}): {escape(few)}", highlight=False)
+        _say(f"passed over, no videos ({len(result.ignored)}): {escape(few)}")
 
 
 def _show_failures(failures: Mapping[str, str]) -> None:
     for video_id, message in failures.items():
-        out.print(f"[red]failed[/] {escape(video_id)}: {escape(message)}", highlight=False)
+        _say(f"[red]failed[/] {escape(video_id)}: {escape(message)}")
 
 
 @app.command("train-head", rich_help_panel="Stage two")
@@ -363,11 +360,10 @@ def _parts(text: str) -> tuple[str, ...]:
 
 def _show_train_head(result: Any) -> None:
     rho = "undefined" if result.mean_pearson is None else f"{result.mean_pearson:.3f}"
-    out.print(
+    _say(
         f"{result.n_train} training and {result.n_val} validation videos, {result.epochs} epochs "
         f"in {result.seconds:g} s; best was {result.best_epoch}: mean Pearson {rho} on val "
-        f"→ {escape(result.run)}",
-        highlight=False,
+        f"→ {escape(result.run)}"
     )
 
 
@@ -422,8 +418,8 @@ def _show_evaluate(result: Any) -> None:
     )
     out.print(table)
     for note in result.notes:
-        out.print(f"note: {escape(note)}", highlight=False)
-    out.print(f"predictions → {escape(result.predictions)}", highlight=False)
+        _say(f"note: {escape(note)}")
+    _say(f"predictions → {escape(result.predictions)}")
 
 
 def _figure(value: float | None) -> str:
@@ -471,8 +467,8 @@ def train_mma(
 def _show_train_mma(result: Any) -> None:
     for pack, scores in result.validation.items():
         figures = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
-        out.print(f"{escape(pack)}: {figures}", highlight=False)
-    out.print(f"{result.steps} steps → {escape(str(result.weights))}", highlight=False)
+        _say(f"{escape(pack)}: {figures}")
+    _say(f"{result.steps} steps → {escape(str(result.weights))}")
 
 
 @app.command("evaluate-mma", rich_help_panel="The extractor")
@@ -547,7 +543,7 @@ def render_faces(
 
 def _show_render_faces(result: Any) -> None:
     for name, value in result.model_dump(mode="json").items():
-        out.print(f"{name}: {escape(str(value))}", highlight=False)
+        _say(f"{name}: {escape(str(value))}")
 
 
 @app.command("label-units", rich_help_panel="The extractor")
@@ -619,9 +615,9 @@ def verify(
 
 def _show_verify(result: Any) -> None:
     for rule, message in result.violations:
-        out.print(f"[red]{rule}[/] {escape(message)}", highlight=False)
+        _say(f"[red]{rule}[/] {escape(message)}")
     state = "keeps its specification" if result.sound else "is damaged"
-    out.print(f"{escape(result.store)} {state}", highlight=False)
+    _say(f"{escape(result.store)} {state}")
 
 
 @app.command(rich_help_panel="Start here")
@@ -647,7 +643,7 @@ def _show_demo(result: Any) -> None:
     _show_extract(result.extract)
     _show_train_head(result.train_head)
     _show_evaluate(result.evaluate)
-    out.print(f"all of it took {result.seconds:g} s", highlight=False)
+    _say(f"all of it took {result.seconds:g} s")
 
 
 if __name__ == "__main__":

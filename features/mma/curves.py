@@ -20,7 +20,7 @@ def draw_curves(log: Path, picture: Path) -> None:
         The PNG to write.
     """
     table = pd.read_csv(log)
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(13, 4), layout="constrained")
     FigureCanvasAgg(figure)
     losses, validation = figure.subplots(1, 2)
     for name, rows in table.groupby("name", sort=False):
@@ -34,5 +34,6 @@ def draw_curves(log: Path, picture: Path) -> None:
     for axes in (losses, validation):
         axes.grid(alpha=0.3)
         if axes.has_data():
-            axes.legend(fontsize="small")
+            # Beside the curves: inside it hides the lowest of them, the calibration error.
+            axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(picture, dpi=100)

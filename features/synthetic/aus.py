@@ -18,27 +18,27 @@ from feie.features.schema import ACTION_UNITS
 # Names without side exist as <name>_L and <name>_R in the model.
 AU_SHAPES: dict[str, dict[str, float]] = {
     "AU01": {"browInnerUp": 1.3},
-    "AU02": {"browOuterUp": 1.0},
+    "AU02": {"browOuterUp": 1.2},
     "AU04": {"browDown": 1.4},
-    "AU05": {"eyeWide": 1.0},
-    "AU06": {"cheekSquint": 1.2, "cheekRaiser": 1.0},
-    "AU07": {"eyeSquint": 1.4},
+    "AU05": {"eyeWide": 1.5},
+    "AU06": {"cheekSquint": 1.3, "cheekRaiser": 1.3},
+    "AU07": {"eyeSquint": 1.8},
     "AU09": {"noseSneer": 1.0},
     "AU10": {"mouthUpperUp": 1.0},
     "AU11": {},  # nasolabial deepener: the model has no shape for it, so it stays unknown
     "AU12": {"mouthSmile": 1.0},
-    "AU15": {"mouthFrown": 1.2},
-    "AU17": {"mouthShrugLower": 1.0, "mouthShrugUpper": 0.4},
-    "AU20": {"mouthStretch": 1.2},
-    "AU23": {"mouthRollLower": 0.8, "mouthRollUpper": 0.8},
-    "AU24": {"mouthPress": 1.4},
+    "AU15": {"mouthFrown": 1.4},
+    "AU17": {"mouthShrugLower": 1.4, "mouthShrugUpper": 0.5},
+    "AU20": {"mouthStretch": 1.6},
+    "AU23": {"mouthRollLower": 1.0, "mouthRollUpper": 1.0},
+    "AU24": {"mouthPress": 2.0},
     "AU25": {"mouthLowerDown": 0.6, "mouthUpperUp": 0.15, "jawOpen": 0.12},
     "AU26": {"jawOpen": 0.75},
 }
 """Expression deltas of each action unit at activation 1."""
 
 SIDES = ("_L", "_R")
-LARGEST_WEIGHT = 1.4
+LARGEST_WEIGHT = 2.0
 """Deltas that several units share add up to this and no further: beyond it faces tear."""
 
 

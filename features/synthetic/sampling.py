@@ -209,7 +209,7 @@ def draw_sample(renderer: FaceRenderer, identity: int, seed: tuple[int, ...]) ->
     landmarks = renderer.landmarks(vertices, camera)
     if rng.uniform() < 0.04:
         _occlude(photo, rng)
-    how = draw_degradation(rng, 0.2)
+    how = draw_degradation(rng, 0.28)
     photo = degrade(photo, how, rng)
     # Detectors are off by a few per cent of the face; so is the crop.
     error = rng.normal(0, 0.012, (5, 2)) + rng.normal(0, 0.012, 2)

@@ -340,10 +340,9 @@ def test_weak_valence_follows_the_circumplex() -> None:
 
 
 def test_augmentation_repeats_and_can_do_nothing() -> None:
-    faces = torch.from_numpy(np.stack(_faces(6, 112)))
+    faces = np.stack(_faces(6, 112))
     first, again, other = (
-        augment(faces, 64, AugmentConfig(), torch.Generator().manual_seed(seed))
-        for seed in (1, 1, 2)
+        augment(faces, 64, AugmentConfig(), np.random.default_rng(seed)) for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -351,12 +350,33 @@ def test_augmentation_repeats_and_can_do_nothing() -> None:
     assert first.min() >= -1
     assert first.max() <= 1
     nothing = AugmentConfig.model_validate(dict.fromkeys(AugmentConfig.model_fields, 0))
-    kept = augment(faces, 112, nothing, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(kept, resample(faces, 112), atol=2e-3, rtol=0)
-    mirrored = augment(
-        faces, 112, nothing.model_copy(update={"flip": 1.0}), torch.Generator().manual_seed(0)
-    )
-    torch.testing.assert_close(mirrored.flip(3), kept, atol=2e-3, rtol=0)
+    kept = augment(faces, 112, nothing, np.random.default_rng(0))
+    torch.testing.assert_close(kept, resample(torch.from_numpy(faces), 112), atol=1e-5, rtol=0)
+    flipping = nothing.model_copy(update={"flip": 1.0})
+    mirrored = augment(faces, 112, flipping, np.random.default_rng(0))
+    torch.testing.assert_close(mirrored.flip(3), kept, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [("rotate", 20.0), ("shift", 0.2), ("scale", 0.5), ("light", 0.5), ("grey", 1.0),
+     ("blur", 1.0), ("low_resolution", 1.0), ("noise", 1.0), ("compress", 1.0), ("cutout", 1.0)],
+)  # fmt: skip
+def test_every_augmentation_changes_faces_but_not_beyond_recognition(
+    change: str, value: float
+) -> None:
+    faces = np.stack([cv2.GaussianBlur(face, (0, 0), 6) for face in _faces(8, 112)])
+    nothing = dict.fromkeys(AugmentConfig.model_fields, 0)
+    config = AugmentConfig.model_validate(nothing | {change: value})
+    changed = augment(faces, 112, config, np.random.default_rng(3))
+    kept = resample(torch.from_numpy(faces), 112)
+    assert (changed != kept).any(dim=(1, 2, 3)).all()
+    assert changed.min() >= -1
+    assert changed.max() <= 1
+    if change == "grey":
+        torch.testing.assert_close(changed, changed[:, :1].expand(-1, 3, -1, -1))
+    if change in ("blur", "low_resolution", "compress"):
+        assert (changed - kept).abs().mean() < 0.1
 
 
 def test_the_teacher_speaks_only_of_what_it_sees() -> None:

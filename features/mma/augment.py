@@ -1,6 +1,8 @@
-"""Augmentation of batches of aligned faces, as tensors: what separates one camera from another.
+"""Augmentation of aligned faces: what separates one camera from another.
 
-None of it changes a label. Every random number comes from the generator that is passed in.
+None of it changes a label. Every random number comes from the generator that is passed in. Faces
+are changed one by one in 8 bits with OpenCV: on a CPU that takes a fraction of the time that tensor
+operations over the batch take.
 """
 
 from __future__ import annotations
@@ -11,8 +13,12 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+
+Image = NDArray[np.uint8]
+_LEVELS = np.linspace(0.0, 1.0, 256)
 
 
 class AugmentConfig(BaseModel):
@@ -52,31 +58,36 @@ class AugmentConfig(BaseModel):
     cutout: float = Field(default=0.3, ge=0, le=1)
 
 
-def augment(faces: Tensor, size: int, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+def augment(
+    faces: NDArray[np.uint8], size: int, config: AugmentConfig, rng: np.random.Generator
+) -> Tensor:
     """Change a batch of faces at random and resample it to a size.
 
     Parameters
     ----------
-    faces : Tensor (b, 112, 112, 3) uint8
+    faces : ndarray (b, 112, 112, 3) uint8
         Aligned RGB faces.
     size : int
         Side of the result in pixels.
     config : AugmentConfig
         What to do how much.
-    generator : torch.Generator
+    rng : Generator
         Source of all randomness.
 
     Returns
     -------
     Tensor (b, 3, size, size) float32
-        In [-1, 1].
+        In [-1, 1], channels last.
     """
-    x = faces.permute(0, 3, 1, 2).float().div_(255.0)
-    x = _warp(x, size, config, generator)
-    x = _photometric(x, config, generator)
-    x = _degrade(x, config, generator)
-    x = _cutout(x, config, generator)
-    return x.mul_(2.0).sub_(1.0)
+    done = np.empty((len(faces), size, size, 3), dtype=np.uint8)
+    for row, face in enumerate(faces):
+        picture = _warp(face, size, config, rng)
+        picture = _photometric(picture, config, rng)
+        picture = _degrade(picture, config, rng)
+        _cutout(picture, config, rng)
+        done[row] = picture
+    x = torch.from_numpy(done).permute(0, 3, 1, 2).float()
+    return x.mul_(1 / 127.5).sub_(1.0)
 
 
 def resample(faces: Tensor, size: int) -> Tensor:
@@ -88,91 +99,88 @@ def resample(faces: Tensor, size: int) -> Tensor:
     return x
 
 
-def _uniform(n: int, generator: torch.Generator, low: float = -1.0, high: float = 1.0) -> Tensor:
-    return torch.rand(n, generator=generator) * (high - low) + low
-
-
-def _chosen(n: int, share: float, generator: torch.Generator) -> Tensor:
-    return torch.rand(n, generator=generator) < share
-
-
-def _warp(x: Tensor, size: int, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    n = x.shape[0]
-    angle = _uniform(n, generator) * math.radians(config.rotate)
-    scale = torch.exp(_uniform(n, generator) * math.log1p(config.scale))
-    stretch = torch.exp(_uniform(n, generator) * math.log1p(config.scale / 3))
-    mirror = 1.0 - 2.0 * _chosen(n, config.flip, generator).float()
-    shift = torch.stack([_uniform(n, generator), _uniform(n, generator)], dim=1) * 2 * config.shift
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    rows = [
-        torch.stack([cos * scale * stretch * mirror, -sin * scale], dim=1),
-        torch.stack([sin * scale * mirror, cos * scale / stretch], dim=1),
-    ]
-    theta = torch.cat([torch.stack(rows, dim=1), shift[:, :, None]], dim=2)
-    grid = F.affine_grid(theta, [n, x.shape[1], size, size], align_corners=False)
+def _warp(face: Image, size: int, config: AugmentConfig, rng: np.random.Generator) -> Image:
+    """Rotate, scale, stretch, shift and mirror, in one resampling."""
+    source = face.shape[0]
+    angle = rng.uniform(-1, 1) * math.radians(config.rotate)
+    scale = math.exp(rng.uniform(-1, 1) * math.log1p(config.scale))
+    stretch = math.exp(rng.uniform(-1, 1) * math.log1p(config.scale / 3))
+    shift = rng.uniform(-1, 1, 2) * config.shift * source
+    mirror = -1.0 if rng.random() < config.flip else 1.0
+    # From a place in the result to the place in the source that is shown there.
+    step = source / size
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    linear = turn * [[stretch], [1 / stretch]] * scale * step * [mirror, 1.0]
+    offset = (source - 1) / 2 + shift - linear @ np.full(2, (size - 1) / 2)
     # Stage one leaves black what lies outside the frame; crops of a pack repeat their edges.
-    outside = "zeros" if bool(_chosen(1, 0.3, generator)) else "border"
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode=outside, align_corners=False)
+    outside = cv2.BORDER_CONSTANT if rng.random() < 0.3 else cv2.BORDER_REPLICATE
+    warped = cv2.warpAffine(
+        face,
+        np.column_stack([linear, offset]),
+        (size, size),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=outside,
+    )
+    return np.asarray(warped, dtype=np.uint8)
 
 
-def _photometric(x: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    n = x.shape[0]
-    gamma = torch.exp(_uniform(n, generator) * config.light)[:, None, None, None]
-    contrast = torch.exp(_uniform(n, generator) * config.light)[:, None, None, None]
-    brightness = (_uniform(n, generator) * config.light / 2)[:, None, None, None]
-    tint = torch.exp(torch.rand(n, 3, 1, 1, generator=generator).sub_(0.5) * config.light)
-    side = torch.linspace(-1.0, 1.0, x.shape[-1])
-    slope = _uniform(n, generator) * config.light
-    ramp = 1.0 + slope[:, None, None, None] * side[None, None, None, :]
-    x = x.clamp_(1e-4, 1.0).pow(gamma)
-    mean = x.mean(dim=(1, 2, 3), keepdim=True)
-    x = (((x - mean) * contrast + mean) * tint * ramp + brightness).clamp_(0.0, 1.0)
-    grey = _chosen(n, config.grey, generator)
-    if bool(grey.any()):
-        weights = torch.tensor([0.299, 0.587, 0.114])[None, :, None, None]
-        x[grey] = (x[grey] * weights).sum(dim=1, keepdim=True).expand(-1, 3, -1, -1)
-    return x
+def _photometric(picture: Image, config: AugmentConfig, rng: np.random.Generator) -> Image:
+    """Gamma, contrast, brightness and tint by a table; light from one side; loss of colour."""
+    gamma, contrast = np.exp(rng.uniform(-1, 1, 2) * config.light)
+    brightness = rng.uniform(-1, 1) * config.light / 2
+    tint = np.exp(rng.uniform(-0.5, 0.5, 3) * config.light)
+    slope = rng.uniform(-1, 1) * config.light
+    levels = _LEVELS**gamma
+    middle = (sum(cv2.mean(picture)[:3]) / 765) ** gamma
+    levels = (levels[:, None] - middle) * contrast + middle
+    table = np.rint((levels * tint + brightness) * 255).clip(0, 255)
+    picture = np.asarray(cv2.LUT(picture, table.astype(np.uint8)[None]), dtype=np.uint8)
+    if slope:
+        # Light that falls off to one side: in 16 bits, a tenth of what floats take.
+        ramp = np.linspace(128 * (1 - slope), 128 * (1 + slope), picture.shape[1])
+        lit = picture * ramp.astype(np.uint16)[:, None] + 64 >> 7
+        picture = np.minimum(lit, 255).astype(np.uint8)
+    if rng.random() < config.grey:
+        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        picture = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
+    return picture
 
 
-def _degrade(x: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    n, _, size, _ = x.shape
-    blurred = _chosen(n, config.blur, generator)
-    if bool(blurred.any()):
-        sigma = float(_uniform(1, generator, 0.4, 1.4)) * size / 64
-        radius = math.ceil(2 * sigma)
-        taps = torch.exp(-torch.arange(-radius, radius + 1).float().square() / (2 * sigma**2))
-        taps = (taps / taps.sum()).expand(3, 1, 1, -1)
-        part = F.pad(x[blurred], (radius, radius, radius, radius), mode="replicate")
-        part = F.conv2d(F.conv2d(part, taps, groups=3), taps.transpose(2, 3), groups=3)
-        x[blurred] = part
-    low = _chosen(n, config.low_resolution, generator)
-    if bool(low.any()):
-        side = int(_uniform(1, generator, 0.3, 0.8).item() * size)
-        small = F.interpolate(x[low], size=(side, side), mode="bilinear", antialias=True)
-        x[low] = F.interpolate(small, size=(size, size), mode="bilinear")
-    noisy = _chosen(n, config.noise, generator)
-    if bool(noisy.any()):
-        strength = float(_uniform(1, generator, 0.01, 0.08))
-        x[noisy] += torch.randn(x[noisy].shape, generator=generator) * strength
-    x = x.clamp_(0.0, 1.0)
-    compressed = _chosen(n, config.compress, generator)
-    quality = torch.randint(15, 70, (n,), generator=generator)
-    for row in torch.nonzero(compressed).flatten().tolist():
-        image = (x[row].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(quality[row])])
-        decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), dtype=np.float32)
-        x[row] = torch.from_numpy(decoded / 255.0).permute(2, 0, 1)
-    return x
+def _degrade(picture: Image, config: AugmentConfig, rng: np.random.Generator) -> Image:
+    """Blur, resolution, noise and compression, each with its own probability."""
+    size = picture.shape[0]
+    blurred, low, noisy, compressed = rng.random(4) < (
+        config.blur,
+        config.low_resolution,
+        config.noise,
+        config.compress,
+    )
+    if blurred:
+        sigma = rng.uniform(0.4, 1.4) * size / 64
+        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), dtype=np.uint8)
+    if low:
+        side = int(rng.uniform(0.3, 0.8) * size)
+        small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+        large = cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR)
+        picture = np.asarray(large, dtype=np.uint8)
+    if noisy:
+        strength = np.float32(rng.uniform(0.01, 0.08) * 255)
+        grain = rng.standard_normal(picture.shape, dtype=np.float32) * strength
+        picture = np.asarray(cv2.add(picture, grain, dtype=cv2.CV_8U), dtype=np.uint8)
+    if compressed:
+        quality = int(rng.integers(15, 70))
+        _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        picture = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), dtype=np.uint8)
+    return picture
 
 
-def _cutout(x: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    n, _, size, _ = x.shape
-    cut = _chosen(n, config.cutout, generator)
-    centre = torch.rand(n, 2, generator=generator) * size
-    half = _uniform(2 * n, generator, 0.07, 0.2).reshape(n, 2) * size
-    value = torch.rand(n, 3, generator=generator)
-    pixel = torch.arange(size).float()
-    inside_y = (pixel[None, :] - centre[:, :1]).abs() < half[:, :1]
-    inside_x = (pixel[None, :] - centre[:, 1:]).abs() < half[:, 1:]
-    inside = inside_y[:, None, :, None] & inside_x[:, None, None, :] & cut[:, None, None, None]
-    return torch.where(inside, value[:, :, None, None], x)
+def _cutout(picture: Image, config: AugmentConfig, rng: np.random.Generator) -> None:
+    """Paint a rectangle over, in place."""
+    if rng.random() < config.cutout:
+        size = picture.shape[0]
+        centre = rng.random(2) * size
+        half = rng.uniform(0.07, 0.2, 2) * size
+        (top, left), (bottom, right) = (
+            np.clip(np.rint(edge), 0, size).astype(int) for edge in (centre - half, centre + half)
+        )
+        picture[top:bottom, left:right] = rng.integers(0, 256, 3)

@@ -175,7 +175,6 @@ class Mixture:
         config = self._config
         phase = config.phase_at(step)
         rng = np.random.default_rng([config.seed, step])
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         faces = np.empty((phase.batch, 112, 112, 3), dtype=np.uint8)
         expression, valence_arousal, units = [], [], []
         start = 0
@@ -188,7 +187,7 @@ class Mixture:
             units.append(source.units[rows])
             start += count
         return Batch(
-            augment(torch.from_numpy(faces), phase.size, config.augment, generator),
+            augment(faces, phase.size, config.augment, rng),
             torch.from_numpy(np.concatenate(expression)),
             torch.from_numpy(np.concatenate(valence_arousal)),
             torch.from_numpy(np.concatenate(units)),

@@ -60,14 +60,15 @@ def test_losses_equal_references_on_ragged_labels(seed: int, n: int) -> None:
     assert got == pytest.approx(np.mean(terms) if terms else 0.0, abs=1e-9)
 
     q = 1 / (1 + np.exp(-r[:, 9:]))
-    terms = [
-        -(u[i, j] * np.log(q[i, j]) + (1 - u[i, j]) * np.log(1 - q[i, j]))
-        for i in range(n)
-        for j in range(17)
-        if not np.isnan(u[i, j])
-    ]
-    got = float(action_unit_loss(raw[:, 9:], units))
-    assert got == pytest.approx(np.mean(terms) if terms else 0.0, abs=1e-9)
+    for weight in (1.0, 3.0, 0.25):
+        terms = [
+            -(weight * u[i, j] * np.log(q[i, j]) + (1 - u[i, j]) * np.log(1 - q[i, j]))
+            for i in range(n)
+            for j in range(17)
+            if not np.isnan(u[i, j])
+        ]
+        got = float(action_unit_loss(raw[:, 9:], units, weight))
+        assert got == pytest.approx(np.mean(terms) if terms else 0.0, abs=1e-9)
 
     matrix = relation_matrix()
     nll = bce = 0.0
@@ -136,6 +137,7 @@ def test_gradients_are_right() -> None:
             ccc_loss(x[:, :2].tanh(), va)
             + expression_loss(x[:, 2:9], expression, smoothing=0.1)
             + action_unit_loss(x[:, 9:], units)
+            + action_unit_loss(x[:, 9:], units, positive=3.0)
             + matching_loss(x[:, 2:9].softmax(dim=1), x[:, 9:], RELATIONS)
             + matching_loss(x[:, 2:9].softmax(dim=1), x[:, 9:], RELATIONS, "bce")
         )

@@ -108,6 +108,9 @@ class LossConfig(_Strict):
         Weights of L_CCC, L_CCE, L_BCE and L_DM; the paper has 1 for each.
     smoothing : float
         Label smoothing of L_CCE.
+    positive : float
+        Weight of the positive part of L_BCE; 1 is the paper's, more makes the network say
+        action units more readily.
     matching : {"nll", "bce"}
         Form of L_DM: Eq. 2 of the paper, or with the term that pushes units down.
     match_annotated : bool
@@ -119,6 +122,7 @@ class LossConfig(_Strict):
     bce: float = Field(default=1.0, ge=0)
     dm: float = Field(default=1.0, ge=0)
     smoothing: float = Field(default=0.0, ge=0, lt=1)
+    positive: float = Field(default=1.0, gt=0)
     matching: Literal["nll", "bce"] = "nll"
     match_annotated: bool = True
 

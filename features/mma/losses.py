@@ -73,10 +73,12 @@ def expression_loss(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> T
     return F.cross_entropy(logits[known], target[known], label_smoothing=smoothing)
 
 
-def action_unit_loss(logits: Tensor, target: Tensor) -> Tensor:
+def action_unit_loss(logits: Tensor, target: Tensor, positive: float = 1.0) -> Tensor:
     """L_BCE: binary cross-entropy over the annotated action units only.
 
     An action unit that a data set does not annotate is unknown, not absent.
+
+    -(w a log p + (1 - a) log(1 - p)), averaged over what is annotated; w = 1 is the paper's.
 
     Parameters
     ----------
@@ -84,11 +86,14 @@ def action_unit_loss(logits: Tensor, target: Tensor) -> Tensor:
         Action-unit outputs before the logistic function.
     target : Tensor (b, 17)
         Activations in [0, 1] (soft targets allowed); NaN where unknown.
+    positive : float
+        Weight w of the positive part, above 0: more than 1 for action units that are rare.
     """
     known = ~torch.isnan(target)
     if not bool(known.any()):
         return logits.sum() * 0.0
-    return F.binary_cross_entropy_with_logits(logits[known], target[known])
+    weight = None if positive == 1.0 else logits.new_tensor(positive)
+    return F.binary_cross_entropy_with_logits(logits[known], target[known], pos_weight=weight)
 
 
 def matching_loss(

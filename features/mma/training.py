@@ -48,7 +48,7 @@ def task_losses(raw: Tensor, batch: Batch, config: LossConfig) -> dict[str, Tens
     return {
         "ccc": ccc_loss(va.tanh(), batch.valence_arousal),
         "cce": expression_loss(expression, batch.expression, config.smoothing),
-        "bce": action_unit_loss(units, batch.units),
+        "bce": action_unit_loss(units, batch.units, config.positive),
         "dm": matching_loss(
             expression.detach().softmax(dim=1),
             units,

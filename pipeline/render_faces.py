@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,6 +27,9 @@ from feie.pipeline.progress import Progress, ProgressCallback, silent
 
 HELD_OUT_EVERY = 5
 """Identity numbers that leave remainder 4 by this are held out: a fifth of all."""
+FACTORS = ("tone", "yaw", "pitch")
+"""What may make a face harder, stored with it: skin tone (0 lightest to 1 darkest), and the
+head's turn, degrees."""
 _BLOCK = 50  # images a task
 _NOTE = (
     "Synthetic faces rendered by feie. 'au' holds exact activations of the model's expression "
@@ -104,6 +109,9 @@ class _Row(NamedTuple):
     arousal: float
     au: NDArray[np.float32]
     identity: int
+    tone: float
+    yaw: float
+    pitch: float
 
 
 def people_of(options: RenderFacesOptions) -> NDArray[np.int64]:
@@ -167,7 +175,7 @@ def _create(file: h5py.File, options: RenderFacesOptions) -> None:
     file.create_dataset("jpeg", (n,), h5py.vlen_dtype(np.uint8))
     file.create_dataset("expression", (n,), text)
     file.create_dataset("name", (n,), text)
-    for name in ("valence", "arousal"):
+    for name in ("valence", "arousal", *FACTORS):
         file.create_dataset(name, (n,), np.float32)
     units = file.create_dataset("au", (n, len(ACTION_UNITS)), np.float32)
     units.attrs["columns"] = list(ACTION_UNITS)
@@ -182,7 +190,7 @@ def _append(file: h5py.File, first: int, rows: list[_Row]) -> None:
     for offset, row in enumerate(rows):
         file["jpeg"][first + offset] = row.jpeg
     window = slice(first, first + len(rows))
-    for name in ("expression", "name", "valence", "arousal", "identity"):
+    for name in ("expression", "name", "valence", "arousal", "identity", *FACTORS):
         file[name][window] = [getattr(row, name) for row in rows]
     file["au"][window] = np.stack([row.au for row in rows])
 
@@ -194,14 +202,30 @@ def _blocks(options: RenderFacesOptions) -> Iterator[list[_Row]]:
         for start in starts:
             yield _render(options, start)
         return
-    with ProcessPoolExecutor(
-        options.workers, mp_context=get_context("spawn"), initializer=_one_thread
-    ) as pool:
+    with (
+        _one_thread_each(),
+        ProcessPoolExecutor(
+            options.workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads,
+            initargs=(1,),
+        ) as pool,
+    ):  # fmt: skip
         yield from pool.map(_render, [options] * len(starts), starts)
 
 
-def _one_thread() -> None:
-    cv2.setNumThreads(1)
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let processes that start meanwhile do linear algebra in one thread: more halve the speed."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @cache
@@ -230,6 +254,9 @@ def _render(options: RenderFacesOptions, start: int) -> list[_Row]:
                 arousal=sample.arousal,
                 au=sample.units,
                 identity=identity,
+                tone=sample.tone,
+                yaw=sample.pose.yaw,
+                pitch=sample.pose.pitch,
             )
         )
     return rows

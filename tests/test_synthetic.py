@@ -340,6 +340,10 @@ def test_a_pack_is_read_back(mask: FaceMesh, tmp_path: Path, monkeypatch: pytest
     assert reports[-1].done == reports[-1].total == 7
     assert not list(tmp_path.glob("*.partial"))
     with h5py.File(tmp_path / "a.h5") as file:
+        for name, (low, high) in {"tone": (0, 1), "yaw": (-40, 40), "pitch": (-25, 25)}.items():
+            values = file[name][:]
+            assert len(set(values)) > 1
+            assert low <= values.min() <= values.max() <= high
         assert "MIT" in file.attrs["licence"]
         assert str(tmp_path) not in str(dict(file.attrs))  # packs say nothing of the machine
 

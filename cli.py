@@ -319,8 +319,26 @@ def train_head(
     clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
     cell: Annotated[str, typer.Option(help="`gru` or `lstm`.")] = "gru",
     layers: Annotated[int, typer.Option(help="Recurrent layers, 1 or 2.")] = 1,
-    width: Annotated[int, typer.Option(help="Units of a recurrent layer, up to 4096.")] = 128,
-    dense: Annotated[int, typer.Option(help="Units of the dense layer, up to 4096.")] = 32,
+    width: Annotated[
+        int, typer.Option("--width", "--units", help="Units of a recurrent layer, up to 4096.")
+    ] = 128,
+    dense: Annotated[
+        int, typer.Option("--dense", "--fc", help="Units of the dense layer, up to 4096.")
+    ] = 32,
+    mask: Annotated[
+        bool,
+        typer.Option(
+            "--mask/--no-mask",
+            help="Without: zero frames up to t, all t outputs feed the dense layer, plain Adam.",
+        ),
+    ] = True,
+    routing: Annotated[
+        bool,
+        typer.Option(
+            "--routing/--no-routing",
+            help="Without: Adam also moves blocks that no video of the batch reached.",
+        ),
+    ] = True,
     t: Annotated[
         int, typer.Option("--t", help="Most frames of a video; longer ones become so short.")
     ] = 480,

@@ -28,6 +28,10 @@ class MRNNConfig(BaseModel):
         Recurrent layers and units of each.
     dense : int
         Units of the dense layer behind the mask.
+    mask : bool
+        Without it ([K] Table 4, "w/o mask & routing") every video is padded to t frames of zeros
+        (after standardisation: the mean training frame; ours), the recurrence runs on through
+        them, and the outputs of all t positions feed the dense layer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +43,7 @@ class MRNNConfig(BaseModel):
     layers: int = Field(default=1, ge=1, le=2)
     width: int = Field(default=128, ge=1, le=4096)
     dense: int = Field(default=32, ge=1, le=4096)
+    mask: bool = True
 
 
 class _MaskedDense(torch.autograd.Function):
@@ -142,6 +147,10 @@ class MRNN(nn.Module):
             )
         return h
 
+    def reach(self, packing: Packing) -> int:
+        """How many blocks W_k a batch reaches: the longest length, or all t without the mask."""
+        return packing.steps if self.config.mask else self.config.t
+
     def forward(self, frames: Tensor, packing: Packing) -> Tensor:
         """Score a batch of videos.
 
@@ -164,9 +173,24 @@ class MRNN(nn.Module):
         """
         if packing.steps > self.config.t:
             raise ValueError(f"a video of {packing.steps} frames is longer than t={self.config.t}")
+        if not self.config.mask:
+            # All videos end together then, so their rows stay in this packing's order.
+            frames, whole = _pad(frames, packing, self.config.t)
+            return packing.restore(self._score(frames, whole))
+        return packing.restore(self._score(frames, packing))
+
+    def _score(self, frames: Tensor, packing: Packing) -> Tensor:
+        """Give intensities in sorted order, shape (batch, targets)."""
         z: Tensor = _MaskedDense.apply(self.hidden(frames, packing), self.dense_weight, packing)  # type: ignore[no-untyped-call]
-        y = torch.relu(z + self.dense_bias) @ self.output_weight.t() + self.output_bias
-        return packing.restore(y)
+        return torch.relu(z + self.dense_bias) @ self.output_weight.t() + self.output_bias
+
+
+def _pad(frames: Tensor, packing: Packing, t: int) -> tuple[Tensor, Packing]:
+    """Append frames of zeros until every video has t; differentiable in `frames`."""
+    batch = packing.sizes[0]
+    out = frames.new_zeros(t * batch, frames.shape[1])
+    places = packing.padded.to(frames.device)
+    return out.index_copy(0, places, frames), Packing.of([t] * batch)
 
 
 def _parameter(values: np.ndarray[Any, np.dtype[np.float64]]) -> nn.Parameter:

@@ -91,6 +91,12 @@ class Packing:
         return torch.from_numpy(first_rows[self.order][video] + step)
 
     @cached_property
+    def padded(self) -> Tensor:
+        """Row of every packed row in a padded batch (step times batch + sorted video); int64."""
+        step, video = self._places
+        return torch.from_numpy(step * self.sizes[0] + video)
+
+    @cached_property
     def previous(self) -> Tensor:
         """Packed row one step earlier, of every row from step 1 on; int64, (rows - sizes[0],)."""
         step, video = self._places

@@ -42,6 +42,9 @@ class TrainingConfig(BaseModel):
         Epochs without a better validation Pearson before training stops.
     clip : float or None
         Largest norm of the gradient.
+    routing : bool
+        Without it plain Adam updates all t blocks of the dense layer at every step, also those
+        that no video of the batch reached.
     seed : int
         Of the initial weights and of the order of videos.
     """
@@ -54,6 +57,7 @@ class TrainingConfig(BaseModel):
     epochs: int = Field(default=100, ge=1)
     patience: int = Field(default=20, ge=1)
     clip: float | None = Field(default=None, gt=0)
+    routing: bool = True
     seed: int = Field(default=0, ge=0)
 
 
@@ -150,10 +154,10 @@ class Trainer:
 
     Notes
     -----
-    Blocks W_k past the longest training video can never learn; they are set to zero, so that a
-    longer video is not scored through random weights. Under Pearson's rho the labels are
-    standardised by the training videos', which changes nothing but the weight of the loss's
-    epsilon: labels of any scale train alike. The bias of the output has no gradient then and is
+    With the mask, blocks W_k past the longest training video can never learn; they are set to
+    zero, so that a longer video is not scored through random weights. Under Pearson's rho the
+    labels are standardised by the training videos', which changes nothing but the weight of the
+    loss's epsilon: labels of any scale train alike. The bias of the output has no gradient then and is
     left alone; `Calibration` sets scale and shift.
     """
 
@@ -174,7 +178,8 @@ class Trainer:
             mean, sd = self._labels.mean(0), self._labels.std(0)
             self._labels = (self._labels - mean) / np.where(np.ptp(self._labels, 0) > 0, sd, 1.0)
         with torch.no_grad():
-            model.dense_weight[int(self.train.frames.lengths.max()) :] = 0
+            if model.config.mask:
+                model.dense_weight[int(self.train.frames.lengths.max()) :] = 0
             if config.loss != "pearson":
                 model.output_bias.copy_(torch.from_numpy(self.train.labels.mean(0)))
         model.output_bias.requires_grad_(config.loss != "pearson")
@@ -225,7 +230,8 @@ class Trainer:
             loss.backward()  # type: ignore[no-untyped-call]
             if self.config.clip is not None:
                 torch.nn.utils.clip_grad_norm_(self._parameters.values(), self.config.clip)
-            self.optimiser.step(packing.steps)
+            routed = self.config.routing
+            self.optimiser.step(self.model.reach(packing) if routed else self.model.config.t)
             losses.append(loss.item())
         prediction = predict(self.model, self.val.frames)
         if not (np.isfinite(prediction).all() and np.isfinite(losses).all()):

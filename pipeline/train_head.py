@@ -75,6 +75,8 @@ class TrainHeadOptions(BaseModel):
     layers: int = Field(default=1, ge=1, le=2)
     width: int = Field(default=128, ge=1, le=4096)
     dense: int = Field(default=32, ge=1, le=4096)
+    mask: bool = True
+    routing: bool = True
     t: int = Field(default=480, ge=1, le=100_000)
     missing: MissingPolicy = "drop"
     long: LongPolicy = "uniform"
@@ -87,7 +89,8 @@ class TrainHeadOptions(BaseModel):
         """Give the preset, with what was asked for in its place."""
         names = ("lr", "batch", "epochs", "patience")
         chosen = {k: v for k in names if (v := getattr(self, k)) is not None}
-        rest = {"loss": self.loss, "clip": self.clip, "seed": self.seed}
+        names = ("loss", "clip", "seed", "routing")
+        rest = {name: getattr(self, name) for name in names}
         return TrainingConfig.model_validate({**PRESETS[self.preset], **chosen, **rest})
 
 
@@ -163,6 +166,7 @@ def run(options: TrainHeadOptions, progress: ProgressCallback = silent) -> Train
         layers=options.layers,
         width=options.width,
         dense=options.dense,
+        mask=options.mask,
     )
     model = MRNN(model_config, config.seed)
     frames, values = data.prepared.frames, data.joined.labels.values

@@ -215,3 +215,19 @@ def test_packing_places_every_frame_once(lengths):
 def test_packing_refuses_empty_videos(lengths):
     with pytest.raises(ValueError, match="at least one frame"):
         Packing.of(lengths)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_without_mask_zero_frames_and_all_t_outputs_count(cell):
+    model = make_model(cell, layers=2)
+    without = MRNN(model.config.model_copy(update={"mask": False}))
+    without.load_state_dict(model.state_dict())
+    without.double()
+    videos = make_videos([4, 9, 1, 6, 6])
+    filled = [np.concatenate([v, np.zeros((9 - len(v), 3))]) for v in videos]
+    np.testing.assert_allclose(
+        run(without, videos).detach(), run(model, filled).detach(), atol=1e-12
+    )
+    assert not torch.allclose(run(without, videos), run(model, videos))
+    packing = Packing.of([4, 2])
+    assert (model.reach(packing), without.reach(packing)) == (4, 9)

@@ -20,6 +20,13 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def doubles():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 def make_examples(count, seed=0, longest=24, shuffled=False):
     """Two intensities show as bumps in four noisy columns, at random times."""
     rng = np.random.default_rng(seed)
@@ -41,10 +48,10 @@ def split(examples, start, stop):
     return Examples(examples.frames.select(videos), examples.labels[videos])
 
 
-def make_trainer(examples, count=120, t=30, cell="gru", layers=1, **config):
+def make_trainer(examples, count=120, t=30, cell="gru", layers=1, mask=True, **config):
     given = {"lr": 3e-3, "batch": 32, "epochs": 12, **config}
     shape = {"inputs": 4, "targets": 2, "t": t, "width": 16, "dense": 8}
-    model = MRNN(MRNNConfig(**shape, cell=cell, layers=layers), seed=1)
+    model = MRNN(MRNNConfig(**shape, cell=cell, layers=layers, mask=mask), seed=1)
     parts = split(examples, 0, count), split(examples, count, count + 40)
     return Trainer(model, *parts, TrainingConfig(**given))
 
@@ -267,3 +274,24 @@ def test_endless_options_are_refused(name):
     for value in (float("inf"), float("nan")):
         with pytest.raises(ValueError, match=name):
             TrainingConfig(**{name: value})
+
+
+@pytest.mark.parametrize(("mask", "routing"), [(True, False), (False, True), (False, False)])
+def test_without_routing_or_mask_it_is_plain_adam_over_everything(mask, routing, doubles):
+    examples = make_examples(200)
+    frames = Ragged(examples.frames.values.astype(np.float64), examples.frames.offsets)
+    examples = Examples(frames, examples.labels)
+    trainer = make_trainer(examples, epochs=3, batch=8, routing=routing, mask=mask)
+    reference = make_trainer(examples, epochs=3, batch=8, mask=mask)
+    parameters = [p for p in reference.model.parameters() if p.requires_grad]
+    adam = torch.optim.Adam(parameters, lr=3e-3)
+    plain = type("Plain", (), {"zero_grad": adam.zero_grad, "step": lambda _, reach: adam.step()})
+    reference.optimiser = plain()
+    for _ in range(3):
+        trainer.run_epoch()
+        reference.run_epoch()
+    for one, other in zip(weights(trainer), weights(reference), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-7)
+    routed = make_trainer(examples, epochs=3, batch=8)
+    list(routed.epochs())
+    assert not all(map(torch.equal, weights(routed), weights(trainer)))

@@ -209,6 +209,19 @@ class Trainer:
         while not self.finished:
             yield self.run_epoch()
 
+    def step(self, videos: NDArray[np.int64]) -> float:
+        """Take one step of the optimiser on a batch of training videos; gives its loss."""
+        frames, packing = _pack(self.train.frames, videos)
+        labels = torch.from_numpy(self._labels[videos]).to(frames.dtype)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = LOSSES[self.config.loss](self.model(frames, packing), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.config.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters.values(), self.config.clip)
+        routed = self.config.routing
+        self.optimiser.step(self.model.reach(packing) if routed else self.model.config.t)
+        return loss.item()
+
     def run_epoch(self) -> Epoch:
         """Go through the training videos once, then score the validation split.
 
@@ -218,21 +231,10 @@ class Trainer:
             The weights are no longer finite.
         """
         number = len(self.history) + 1
-        losses = []
         batches = deal_batches(
             len(self.train.frames), self.config.batch, self.config.seed, number, self._least
         )
-        for videos in batches:
-            frames, packing = _pack(self.train.frames, videos)
-            labels = torch.from_numpy(self._labels[videos]).to(frames.dtype)
-            self.optimiser.zero_grad(set_to_none=True)
-            loss = LOSSES[self.config.loss](self.model(frames, packing), labels)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if self.config.clip is not None:
-                torch.nn.utils.clip_grad_norm_(self._parameters.values(), self.config.clip)
-            routed = self.config.routing
-            self.optimiser.step(self.model.reach(packing) if routed else self.model.config.t)
-            losses.append(loss.item())
+        losses = [self.step(videos) for videos in batches]
         prediction = predict(self.model, self.val.frames)
         if not (np.isfinite(prediction).all() and np.isfinite(losses).all()):
             raise HeadError(

@@ -157,8 +157,8 @@ class Trainer:
     With the mask, blocks W_k past the longest training video can never learn; they are set to
     zero, so that a longer video is not scored through random weights. Under Pearson's rho the
     labels are standardised by the training videos', which changes nothing but the weight of the
-    loss's epsilon: labels of any scale train alike. The bias of the output has no gradient then and is
-    left alone; `Calibration` sets scale and shift.
+    loss's epsilon: labels of any scale train alike. The bias of the output has no gradient then
+    and is left alone; `Calibration` sets scale and shift.
     """
 
     def __init__(self, model: MRNN, train: Examples, val: Examples, config: TrainingConfig) -> None:
@@ -230,11 +230,22 @@ class Trainer:
         HeadError
             The weights are no longer finite.
         """
+        return self.close_epoch([self.step(videos) for videos in self.next_batches()])
+
+    def next_batches(self) -> list[NDArray[np.int64]]:
+        """Deal the training videos for the epoch to come."""
+        config, number = self.config, len(self.history) + 1
+        return deal_batches(len(self.train.frames), config.batch, config.seed, number, self._least)
+
+    def close_epoch(self, losses: Sequence[float]) -> Epoch:
+        """Score the validation split after an epoch with these losses; keep the best weights.
+
+        Raises
+        ------
+        HeadError
+            The weights are no longer finite.
+        """
         number = len(self.history) + 1
-        batches = deal_batches(
-            len(self.train.frames), self.config.batch, self.config.seed, number, self._least
-        )
-        losses = [self.step(videos) for videos in batches]
         prediction = predict(self.model, self.val.frames)
         if not (np.isfinite(prediction).all() and np.isfinite(losses).all()):
             raise HeadError(

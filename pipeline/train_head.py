@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -143,6 +144,48 @@ def run(options: TrainHeadOptions, progress: ProgressCallback = silent) -> Train
         folder, options = options.resume, _stored_options(options.resume)
     else:
         folder = None
+    material = read_material(options)
+    for note in material.notes:
+        progress(Progress("epochs", 0, message=note))
+    head_run = begin(options, material, folder)
+    with one_thread():
+        _train(head_run, progress)
+        return finish(head_run, time.monotonic() - clock)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What heads of one subset and one way to read the store are trained on.
+
+    Attributes
+    ----------
+    data : HeadData
+    standardiser : Standardiser
+    train, val : Examples
+        Standardised.
+    notes : list of str
+        What was decided for the user.
+    """
+
+    data: HeadData
+    standardiser: Standardiser
+    train: Examples
+    val: Examples
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class HeadRun:
+    """A training with its run folder, begun or taken up again."""
+
+    options: TrainHeadOptions
+    material: Material
+    folder: Path
+    trainer: Trainer
+
+
+def read_material(options: TrainHeadOptions) -> Material:
+    """Read and standardise what these options train on; raises `FeieError`."""
     data = read_head_data(
         options.store,
         options.labels,
@@ -154,10 +197,18 @@ def run(options: TrainHeadOptions, progress: ProgressCallback = silent) -> Train
         space=options.space,
         unmatched=options.unmatched,
     )
-    notes = describe(data)
-    for note in notes:
-        progress(Progress("epochs", 0, message=note))
-    config = options.training()
+    frames, values = data.prepared.frames, data.joined.labels.values
+    standardiser = Standardiser.fit(frames, data.train, SD_FLOOR[options.space])
+    train, val = (
+        Examples(standardiser.apply(frames.select(rows)), values[rows])
+        for rows in (data.train, data.val)
+    )
+    return Material(data, standardiser, train, val, describe(data))
+
+
+def begin(options: TrainHeadOptions, material: Material, folder: Path | None = None) -> HeadRun:
+    """Start a run, or take up the one in `folder` where it was put down; raises `FeieError`."""
+    data, config = material.data, options.training()
     model_config = MRNNConfig(
         inputs=len(data.inputs.columns),
         targets=len(data.labels.targets),
@@ -168,40 +219,39 @@ def run(options: TrainHeadOptions, progress: ProgressCallback = silent) -> Train
         dense=options.dense,
         mask=options.mask,
     )
-    model = MRNN(model_config, config.seed)
-    frames, values = data.prepared.frames, data.joined.labels.values
-    standardiser = Standardiser.fit(frames, data.train, SD_FLOOR[options.space])
-    train, val = (
-        Examples(standardiser.apply(frames.select(rows)), values[rows])
-        for rows in (data.train, data.val)
-    )
-    trainer = Trainer(model, train, val, config)
+    trainer = Trainer(MRNN(model_config, config.seed), material.train, material.val, config)
     if folder is None:
         folder = _start(options, data)
     else:
         _check_origin(folder, _origin(options, data, folder))
         _restore(trainer, folder)
-    origin = _origin(options, data, folder)
     if not (folder / VIDEOS).exists():
         _list_videos(folder, data)
-    with _one_thread():
-        _train(trainer, folder, options.checkpoint_seconds, progress)
-        trainer.use_best()
-        head = _finish(model, data, standardiser, train, config)
+    return HeadRun(options, material, folder, trainer)
+
+
+def finish(run: HeadRun, seconds: float) -> TrainHeadResult:
+    """Keep the best weights of a training that has ended as the run's head; raises `FeieError`."""
+    options, material, folder, trainer = run.options, run.material, run.folder, run.trainer
+    data, val = material.data, material.val
+    trainer.use_best()
+    head = _finish(trainer.model, data, material.standardiser, material.train, trainer.config)
     prediction = head.predict(data.prepared.frames.select(data.val))
     rho = pearson(prediction, val.labels)
+    by_target = {k: known(v) for k, v in zip(data.labels.targets, rho, strict=True)}
     head.notes.update(
         subset=list(options.subset),
         training={
-            **config.model_dump(mode="json"),
+            **trainer.config.model_dump(mode="json"),
             "preset": options.preset,
             "epochs_trained": len(trainer.history),
             "best_epoch": trainer.best_epoch,
             "val_pearson": known(mean_defined(rho)),
+            "val_pearson_by_target": by_target,
         },
         videos={"train": len(data.train), "val": len(data.val), "faceless": data.prepared.faceless,
                 "shortened": data.prepared.shortened},
-        **origin,
+        **_origin(options, data, folder),
         versions=library_versions(),
         git=_git_describe(),
         ended=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -217,9 +267,9 @@ def run(options: TrainHeadOptions, progress: ProgressCallback = silent) -> Train
         epochs=len(trainer.history),
         best_epoch=trainer.best_epoch,
         mean_pearson=known(mean_defined(rho)),
-        pearson={k: known(v) for k, v in zip(data.labels.targets, rho, strict=True)},
-        seconds=round(time.monotonic() - clock, 2),
-        notes=notes,
+        pearson=by_target,
+        seconds=round(seconds, 2),
+        notes=material.notes,
     )
 
 
@@ -299,22 +349,33 @@ def _restore(trainer: Trainer, folder: Path) -> None:
         ) from None
 
 
-def _train(
-    trainer: Trainer, folder: Path, checkpoint_seconds: float, progress: ProgressCallback
-) -> None:
-    """Train to the end, log every epoch, put the state down now and then."""
-    total = trainer.config.epochs
-    log = _read_log(folder / LOG)[: len(trainer.history)]
-    saved = clock = time.monotonic()
-    for epoch in trainer.epochs():
-        now = time.monotonic()
-        log.append(f"{epoch.epoch},{epoch.train_loss!r},{epoch.val_pearson!r},{now - clock:.3f}")
-        clock = now
+class Logbook:
+    """Writes every epoch of a run to its log, and puts its state down now and then."""
+
+    def __init__(self, run: HeadRun) -> None:
+        self._run, self._every = run, run.options.checkpoint_seconds
+        self._lines = _read_log(run.folder / LOG)[: len(run.trainer.history)]
+        self._saved = self._clock = time.monotonic()
+
+    def note(self, epoch: Epoch) -> None:
+        """Take note of the epoch that has just ended."""
+        folder, trainer, now = self._run.folder, self._run.trainer, time.monotonic()
+        seconds, self._clock = now - self._clock, now
+        self._lines.append(
+            f"{epoch.epoch},{epoch.train_loss!r},{epoch.val_pearson!r},{seconds:.3f}"
+        )
         header = "epoch,train_loss,val_pearson,seconds"
-        write_atomically(folder / LOG, ("\n".join([header, *log]) + "\n").encode())
-        if now - saved >= checkpoint_seconds and not trainer.finished:
+        write_atomically(folder / LOG, ("\n".join([header, *self._lines]) + "\n").encode())
+        if now - self._saved >= self._every and not trainer.finished:
             save_tensors(folder / STATE, *trainer.state())
-            saved = time.monotonic()
+            self._saved = time.monotonic()
+
+
+def _train(run: HeadRun, progress: ProgressCallback) -> None:
+    """Train to the end."""
+    trainer, total, book = run.trainer, run.trainer.config.epochs, Logbook(run)
+    for epoch in trainer.epochs():
+        book.note(epoch)
         progress(_report(epoch, trainer, total))
     if len(trainer.history) < total:
         progress(
@@ -371,7 +432,7 @@ def _finish(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Let torch use one thread: the steps are too small to share, a second one only costs."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

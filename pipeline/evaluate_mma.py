@@ -12,10 +12,10 @@ from feie.features.detect import Detector, load_detector
 from feie.features.extractors import Extractor, load_extractor
 from feie.features.mma.config import PartConfig
 from feie.features.mma.crops import CROP_SEARCH, Alignment, pack_faces
-from feie.features.mma.labels import ASSUMED_CODES, Codes
 from feie.features.mma.packs import Pack, read_pack
 from feie.features.mma.sampling import take_part
 from feie.features.mma.scores import Scores, score_pack
+from feie.features.mma.vocabulary import ASSUMED_CODES, Codes
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 
 _BATCH = 64

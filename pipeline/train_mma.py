@@ -19,12 +19,12 @@ from feie.features.detect import Detector, load_detector
 from feie.features.mma.config import MmaConfig, read_config
 from feie.features.mma.crops import CROP_SEARCH
 from feie.features.mma.curves import draw_curves
-from feie.features.mma.labels import ASSUMED_CODES
 from feie.features.mma.network import MMANetwork
 from feie.features.mma.packs import Pack
 from feie.features.mma.sampling import Batch, Mixture, Source, load_faces, load_source
 from feie.features.mma.scores import score_pack
 from feie.features.mma.training import Trainer, config_digest
+from feie.features.mma.vocabulary import ASSUMED_CODES
 from feie.features.mma.weights import save_weights
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 

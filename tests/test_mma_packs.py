@@ -135,7 +135,7 @@ def test_expression_codes_mean_what_the_pack_says(write: Write) -> None:
     assert (words.codes, words.expression.tolist()) == ("names", [4, 3, -1, -1, 6])
     assert words.outside == {}
     assert read_pack(write(_faces(2, 48))).codes is None
-    with pytest.raises(DataError, match="code 8, but its attribute 'classes' names only 8"):
+    with pytest.raises(DataError, match="holds code 8, but its classes are only 8"):
         pack([0, 8], fer)
     for value in (4.5, np.inf):
         with pytest.raises(DataError, match="which is no code"):

@@ -1,57 +1,28 @@
-"""The labels of a pack: spellings, codes, and what data sets write where a value is missing."""
+"""The labels of a pack, in whatever shape and type its file has them."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from feie.features.errors import DataError
+from feie.features.mma.vocabulary import (
+    OUTSIDE,
+    UNKNOWN,
+    Codes,
+    code_meaning,
+    expression_name,
+    numbers_in_range,
+    unit_name,
+)
 from feie.features.schema import ACTION_UNITS, EXPRESSIONS
 
 EXPRESSION_DATASETS = ("expression", "labels", "label", "emotion")
 """Names under which expressions are looked for, in order."""
-
-ASSUMED_CODES = (
-    "expression codes are taken in the order of Aff-Wild2 (0 neutral, 1 anger, 2 disgust, 3 fear, "
-    "4 happiness, 5 sadness, 6 surprise); if they mean others, name them in the attribute "
-    "'classes' of the dataset"
-)
-
-Codes = Literal["names", "classes", "aff-wild2"]
-
-_SYNONYMS = {
-    "angry": "anger",
-    "ang": "anger",
-    "disgusted": "disgust",
-    "dis": "disgust",
-    "afraid": "fear",
-    "fearful": "fear",
-    "frightened": "fear",
-    "scared": "fear",
-    "fea": "fear",
-    "happy": "happiness",
-    "hap": "happiness",
-    "joy": "happiness",
-    "joyful": "happiness",
-    "neutrality": "neutral",
-    "neu": "neutral",
-    "sad": "sadness",
-    "surprised": "surprise",
-    "sur": "surprise",
-    "astonished": "surprise",
-}
-_UNKNOWN = frozenset(
-    {"", "-1", "?", "ambiguous", "n/a", "na", "nan", "no face", "no-face", "none", "null",
-     "uncertain", "unknown", "unlabelled", "unlabeled"}
-)  # fmt: skip
-_OUTSIDE = frozenset({"contempt", "contemptuous", "other", "others", "7"})
-_MISSING = {"va": (-2.0, -5.0), "au": (-1.0, 999.0)}
 
 
 class Expressions(NamedTuple):
@@ -100,12 +71,12 @@ def read_expressions(path: Path, file: h5py.File, name: str, count: int) -> Expr
         label = _label(path, name, value)
         if label.isdecimal():
             meaning = "aff-wild2" if classes is None else "classes"
-            label = _meaning(path, name, int(label), classes)
+            label = code_meaning(_place(path, name), int(label), classes)
         if label in EXPRESSIONS:
             code[row] = EXPRESSIONS.index(label)
-        elif label not in _UNKNOWN:
+        elif label not in UNKNOWN:
             other[row] = label
-    if any(other) and not (code >= 0).any() and _OUTSIDE.isdisjoint(other):
+    if any(other) and not (code >= 0).any() and OUTSIDE.isdisjoint(other):
         found = ", ".join(sorted(set(other) - {""})[:10])
         raise DataError(
             f"{path}: no expression label is one of {', '.join(EXPRESSIONS)}; found: {found}"
@@ -120,20 +91,7 @@ def _label(path: Path, name: str, value: object) -> str:
         if not float(value).is_integer():
             raise DataError(f"{path}: dataset {name!r} holds {value:g}, which is no code")
         value = int(value)
-    label = text(value).strip().lower()
-    return _SYNONYMS.get(label, label)
-
-
-def _meaning(path: Path, name: str, code: int, classes: Sequence[str] | None) -> str:
-    if classes is None:
-        return EXPRESSIONS[code] if code < len(EXPRESSIONS) else str(code)
-    if code >= len(classes):
-        raise DataError(
-            f"{path}: dataset {name!r} holds code {code}, but its attribute 'classes' names "
-            f"only {len(classes)}"
-        )
-    label = classes[code].strip().lower()
-    return _SYNONYMS.get(label, label)
+    return expression_name(text(value))
 
 
 def read_numbers(path: Path, file: h5py.File, name: str, count: int) -> NDArray[np.float32]:
@@ -146,7 +104,7 @@ def read_numbers(path: Path, file: h5py.File, name: str, count: int) -> NDArray[
     """
     if name not in file:
         return np.full(count, np.nan, dtype=np.float32)
-    return _in_range(path, name, read_column(path, file, name, count), "va", -1.0)
+    return numbers_in_range(_place(path, name), read_column(path, file, name, count), "va")
 
 
 def read_units(path: Path, file: h5py.File, count: int) -> NDArray[np.float32]:
@@ -166,7 +124,7 @@ def read_units(path: Path, file: h5py.File, count: int) -> NDArray[np.float32]:
     columns = _names(file["au"].attrs, "columns")
     places = list(range(len(ACTION_UNITS)))
     if columns is not None:
-        names = [_unit(column) for column in columns]
+        names = [unit_name(column) for column in columns]
         unknown = [c for c, known in zip(columns, names, strict=True) if known is None]
         if unknown:
             raise DataError(
@@ -182,7 +140,7 @@ def read_units(path: Path, file: h5py.File, count: int) -> NDArray[np.float32]:
             f"{path}: dataset 'au' has shape {values.shape}, expected {(count, len(places))}{hint}"
         )
     units = np.full((count, len(ACTION_UNITS)), np.nan, dtype=np.float32)
-    units[:, places] = _in_range(path, "au", values, "au", 0.0)
+    units[:, places] = numbers_in_range(_place(path, "au"), values, "au")
     return units
 
 
@@ -190,28 +148,21 @@ def _single_units(path: Path, file: h5py.File, count: int) -> NDArray[np.float32
     units = np.full((count, len(ACTION_UNITS)), np.nan, dtype=np.float32)
     seen: dict[str, str] = {}
     for name in file:
-        unit = _unit(name)
+        unit = unit_name(name)
         if unit is None:
             continue
         if unit in seen:
             raise DataError(f"{path}: datasets {seen[unit]!r} and {name!r} are one action unit")
         seen[unit] = name
         values = read_column(path, file, name, count)
-        units[:, ACTION_UNITS.index(unit)] = _in_range(path, name, values, "au", 0.0)
+        units[:, ACTION_UNITS.index(unit)] = numbers_in_range(_place(path, name), values, "au")
     return units
 
 
-def _unit(name: str) -> str | None:
-    """Give the schema's name of an action unit that may be written AU1 for AU01."""
-    match = re.fullmatch(r"AU(\d{1,2})", name.strip().upper())
-    known = f"AU{int(match[1]):02d}" if match else ""
-    return known if known in ACTION_UNITS else None
-
-
-def _names(attributes: h5py.AttributeManager, name: str) -> list[str] | None:
+def _names(attributes: h5py.AttributeManager, name: str) -> tuple[str, ...] | None:
     if name not in attributes:
         return None
-    return [text(value) for value in np.atleast_1d(np.asarray(attributes[name])).ravel()]
+    return tuple(text(value) for value in np.atleast_1d(np.asarray(attributes[name])).ravel())
 
 
 def _read(path: Path, file: h5py.File, name: str) -> NDArray[Any]:
@@ -220,20 +171,5 @@ def _read(path: Path, file: h5py.File, name: str) -> NDArray[Any]:
     return np.asarray(file[name][...])
 
 
-def _in_range(
-    path: Path, name: str, values: NDArray[Any], kind: Literal["va", "au"], lowest: float
-) -> NDArray[np.float32]:
-    if values.dtype.kind not in "biuf":
-        raise DataError(f"{path}: dataset {name!r} holds {values.dtype}, not numbers")
-    with np.errstate(over="ignore"):
-        numbers = values.astype(np.float32)
-    numbers[np.isin(numbers, _MISSING[kind])] = np.nan
-    wrong = ~np.isnan(numbers) & ((numbers < lowest) | (numbers > 1.0))
-    if wrong.any():
-        cure = "write NaN where a value is unknown"
-        if kind == "au" and not (numbers < 0).any() and not (numbers > 5).any():
-            cure = "if these are intensities from 0 to 5, divide by 5"
-        raise DataError(
-            f"{path}: dataset {name!r} holds {numbers[wrong][0]:g}, outside [{lowest:g}, 1]; {cure}"
-        )
-    return numbers
+def _place(path: Path, name: str) -> str:
+    return f"{path}: dataset {name!r}"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from feie.features.errors import DataError
 from feie.features.mma import labels
+from feie.features.mma.vocabulary import Codes
 from feie.features.schema import VALENCE_AROUSAL
 
 IMAGE_DATASETS = ("jpeg", "images", "image", "data")
@@ -51,7 +52,7 @@ class Pack:
     images: list[NDArray[np.uint8]]
     expression: NDArray[np.int64]
     other: list[str]
-    codes: labels.Codes | None
+    codes: Codes | None
     valence_arousal: NDArray[np.float32]
     units: NDArray[np.float32]
     identity: NDArray[np.int64] | None

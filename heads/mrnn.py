@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from feie.heads.packing import Packing
-from feie.heads.recurrence import recur
+from feie.heads.recurrence import add_mm, mm, recur
 
 
 class MRNNConfig(BaseModel):
@@ -47,20 +47,17 @@ class MRNNConfig(BaseModel):
 
 
 class _MaskedDense(torch.autograd.Function):
-    """z = sum over k < length of h_k W_k, and nothing of what the mask removes.
+    """Steps that the same videos reach form a segment: one product over (videos, steps * width).
 
-    Steps that the same videos reach form a segment: one matrix product over (videos, steps *
-    width). Blocks that no video reaches are not read, and their gradient is zero.
+    Blocks that no video reaches are not read, and their gradient is zero.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, packing: Packing) -> Tensor:
-        width, dense = weight.shape[1:]
-        z = hidden.new_zeros(packing.sizes[0], dense)
-        for a, b, size, row in packing.segments:
-            rows = hidden[row : row + size * (b - a)].view(b - a, size, width)
-            flat = rows.transpose(0, 1).reshape(size, (b - a) * width)
-            z[:size].addmm_(flat, weight[a:b].view(-1, dense))
+        z = hidden.new_zeros(*hidden.shape[:-2], packing.sizes[0], weight.shape[-1])
+        for segment in packing.segments:
+            part = z.narrow(-2, 0, segment[2])
+            add_mm(part, _flat(hidden, segment), _blocks(weight, segment), out=part)
         ctx.packing = packing
         ctx.save_for_backward(hidden, weight)
         return z
@@ -70,19 +67,51 @@ class _MaskedDense(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         packing: Packing = ctx.packing
         hidden, weight = ctx.saved_tensors
-        width, dense = weight.shape[1:]
         grad = grad.contiguous()
         d_hidden, d_weight = torch.empty_like(hidden), torch.empty_like(weight)
-        d_weight[packing.steps :] = 0
-        for a, b, size, row in packing.segments:
-            span, count = slice(row, row + size * (b - a)), b - a
-            flat = hidden[span].view(count, size, width).transpose(0, 1).reshape(size, -1)
-            torch.mm(flat.t(), grad[:size], out=d_weight[a:b].view(-1, dense))
-            back = grad[:size] @ weight[a:b].view(-1, dense).t()
-            d_hidden[span].view(count, size, width).copy_(
-                back.view(size, count, width).transpose(0, 1)
-            )
+        d_weight.narrow(-3, packing.steps, weight.shape[-3] - packing.steps).zero_()
+        for segment in packing.segments:
+            part = grad.narrow(-2, 0, segment[2])
+            mm(_flat(hidden, segment).mT, part, out=_blocks(d_weight, segment))
+            back = mm(part, _blocks(weight, segment).mT).unflatten(-1, (-1, weight.shape[-2]))
+            _steps(d_hidden, segment).copy_(back.transpose(-3, -2))
         return d_hidden, d_weight, None
+
+
+def _steps(hidden: Tensor, segment: tuple[int, int, int, int]) -> Tensor:
+    """Rows of a segment, shape (steps, videos, width)."""
+    a, b, size, row = segment
+    return hidden.narrow(-2, row, size * (b - a)).unflatten(-2, (b - a, size))
+
+
+def _flat(hidden: Tensor, segment: tuple[int, int, int, int]) -> Tensor:
+    """Concatenated outputs of a segment's steps, shape (videos, steps * width)."""
+    return _steps(hidden, segment).transpose(-3, -2).flatten(-2)
+
+
+def _blocks(weight: Tensor, segment: tuple[int, int, int, int]) -> Tensor:
+    """Blocks W_k of a segment's steps, shape (steps * width, dense)."""
+    a, b, *_ = segment
+    return weight.narrow(-3, a, b - a).flatten(-3, -2)
+
+
+def masked_dense(hidden: Tensor, weight: Tensor, packing: Packing) -> Tensor:
+    """Sum h_k W_k over k < length, and read nothing of what the mask removes.
+
+    Parameters
+    ----------
+    hidden : Tensor, shape (rows, width)
+        Packed; stacked runs have a first axis more, here and in the weights.
+    weight : Tensor, shape (t, width, dense)
+    packing : Packing
+
+    Returns
+    -------
+    Tensor, shape (batch, dense)
+        In sorted order.
+    """
+    z: Tensor = _MaskedDense.apply(hidden, weight, packing)  # type: ignore[no-untyped-call]
+    return z
 
 
 class MRNN(nn.Module):
@@ -181,7 +210,7 @@ class MRNN(nn.Module):
 
     def _score(self, frames: Tensor, packing: Packing) -> Tensor:
         """Give intensities in sorted order, shape (batch, targets)."""
-        z: Tensor = _MaskedDense.apply(self.hidden(frames, packing), self.dense_weight, packing)  # type: ignore[no-untyped-call]
+        z = masked_dense(self.hidden(frames, packing), self.dense_weight, packing)
         return torch.relu(z + self.dense_bias) @ self.output_weight.t() + self.output_bias
 
 

@@ -70,7 +70,8 @@ class Packing:
         return self.starts[-1] + self.sizes[-1]
 
     @cached_property
-    def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Step and sorted video of every packed row."""
         sizes = np.asarray(self.sizes)
         step = np.repeat(np.arange(self.steps), sizes)
         return step, np.arange(self.rows) - np.repeat(np.asarray(self.starts), sizes)
@@ -87,19 +88,19 @@ class Packing:
         -------
         Tensor of int64, shape (rows,)
         """
-        step, video = self._places
+        step, video = self.places
         return torch.from_numpy(first_rows[self.order][video] + step)
 
     @cached_property
     def padded(self) -> Tensor:
         """Row of every packed row in a padded batch (step times batch + sorted video); int64."""
-        step, video = self._places
+        step, video = self.places
         return torch.from_numpy(step * self.sizes[0] + video)
 
     @cached_property
     def previous(self) -> Tensor:
         """Packed row one step earlier, of every row from step 1 on; int64, (rows - sizes[0],)."""
-        step, video = self._places
+        step, video = self.places
         later = slice(self.sizes[0], None)
         return torch.from_numpy(np.asarray(self.starts)[step[later] - 1] + video[later])
 

@@ -5,18 +5,28 @@ the length, and padding computes what the mask throws away. Here all input proje
 matrix product, every step works on the rows that still run, and the products for the weights'
 gradients are again one each. Gate order and biases are those of `torch.nn.GRU` and
 `torch.nn.LSTM`, so that weights can be exchanged.
+
+Several runs of one shape can be stacked: every tensor then has the run as its first axis, each
+run its own weights and rows, and all share one packing; see `feie.heads.stacked`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from feie.heads.packing import Packing
+
+Backend = Literal["plain"]
+
+
+def backend() -> Backend:
+    """Which implementation of the recurrence runs on the CPU."""
+    return "plain"
 
 
 def _reversed_steps(packing: Packing, a: int, b: int) -> Iterator[tuple[int, int, int]]:
@@ -27,14 +37,39 @@ def _reversed_steps(packing: Packing, a: int, b: int) -> Iterator[tuple[int, int
         yield packing.starts[k] - origin, packing.sizes[k], running
 
 
+def _rows(tensor: Tensor, rows: slice) -> Tensor:
+    return tensor.narrow(-2, rows.start, rows.stop - rows.start)
+
+
+def _top(tensor: Tensor, rows: int) -> Tensor:
+    return tensor.narrow(-2, 0, rows)
+
+
+def mm(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """Matrix product, of each run where they are stacked."""
+    product: Tensor = (torch.mm if a.dim() == 2 else torch.bmm)(a, b, out=out)
+    return product
+
+
+def add_mm(
+    term: Tensor, a: Tensor, b: Tensor, out: Tensor | None = None, beta: float = 1.0
+) -> Tensor:
+    """Beta times the term plus the product, of each run where they are stacked."""
+    function = torch.addmm if a.dim() == 2 else torch.baddbmm
+    total: Tensor = function(term, a, b, beta=beta, out=out)
+    return total
+
+
 def _earlier(packing: Packing, state: Tensor, a: int, b: int) -> Tensor:
     """State one step before each row of the steps a to b; zeros before the first step."""
     first = packing.sizes[0]
     rows = packing.rows_of(a, b)
     if a > 0:
-        return state.index_select(0, packing.previous[rows.start - first : rows.stop - first])
-    out = state.new_zeros(rows.stop, state.shape[1])
-    out[first:] = state.index_select(0, packing.previous[: rows.stop - first])
+        previous = packing.previous[rows.start - first : rows.stop - first]
+        return state.index_select(-2, previous.to(state.device))
+    out = state.new_zeros(*state.shape[:-2], rows.stop, state.shape[-1])
+    previous = packing.previous[: rows.stop - first].to(state.device)
+    out.narrow(-2, first, len(previous)).copy_(state.index_select(-2, previous))
     return out
 
 
@@ -46,18 +81,18 @@ class _Gradients:
         self.d_x = torch.empty_like(x) if needs_x else None
         self.d_w_input = torch.zeros_like(w_input)
         self.d_w_hidden = torch.zeros_like(w_hidden)
-        self.d_b_input = w_input.new_zeros(len(w_input))
-        self.d_b_hidden = w_hidden.new_zeros(len(w_hidden))
+        self.d_b_input = w_input.new_zeros(w_input.shape[:-1])
+        self.d_b_hidden = w_hidden.new_zeros(w_hidden.shape[:-1])
 
     def add_hidden(self, d_gates: Tensor, earlier: Tensor) -> None:
-        self.d_w_hidden.addmm_(d_gates.t(), earlier)
-        self.d_b_hidden += d_gates.sum(0)
+        add_mm(self.d_w_hidden, d_gates.mT, earlier, out=self.d_w_hidden)
+        self.d_b_hidden += d_gates.sum(-2)
 
     def add_input(self, d_gates: Tensor, rows: slice) -> None:
-        self.d_w_input.addmm_(d_gates.t(), self.x[rows])
-        self.d_b_input += d_gates.sum(0)
+        add_mm(self.d_w_input, d_gates.mT, _rows(self.x, rows), out=self.d_w_input)
+        self.d_b_input += d_gates.sum(-2)
         if self.d_x is not None:
-            torch.mm(d_gates, self.weight, out=self.d_x[rows])
+            mm(d_gates, self.weight, out=_rows(self.d_x, rows))
 
     def result(self) -> tuple[Tensor | None, ...]:
         """In the order of the arguments of `forward`."""
@@ -78,29 +113,31 @@ class _Gru(torch.autograd.Function):
         b_hidden: Tensor,
         packing: Packing,
     ) -> Tensor:
-        width = w_hidden.shape[1]
+        width, runs = w_hidden.shape[-1], x.shape[:-2]
         # The hidden biases of r and z join the input's; that of n stays inside r * (W h + b).
         bias = b_input.clone()
-        bias[: 2 * width] += b_hidden[: 2 * width]
-        gates = x.new_empty(packing.rows, 3 * width)
-        hidden, inner = x.new_empty(2, packing.rows, width).unbind()
+        bias[..., : 2 * width] += b_hidden[..., : 2 * width]
+        bias, b_n = bias.unsqueeze(-2), b_hidden[..., 2 * width :].unsqueeze(-2)
+        gates = x.new_empty(*runs, packing.rows, 3 * width)
+        hidden, inner = x.new_empty(2, *runs, packing.rows, width).unbind()
         batch = packing.sizes[0]
-        recurrent = x.new_empty(batch, 3 * width)
-        w_x, w_h, b_n = w_input.t(), w_hidden.t(), b_hidden[2 * width :]
-        previous = x.new_zeros(batch, width)
+        recurrent = x.new_empty(*runs, batch, 3 * width)
+        w_x, w_h = w_input.mT, w_hidden.mT
+        previous = x.new_zeros(*runs, batch, width)
         for a, b in packing.chunks:
             chunk = packing.rows_of(a, b)
-            torch.addmm(bias, x[chunk], w_x, out=gates[chunk])
+            add_mm(bias, _rows(x, chunk), w_x, out=_rows(gates, chunk))
             for start, size in zip(packing.starts[a:b], packing.sizes[a:b], strict=True):
                 rows = slice(start, start + size)
-                before, gate, product = previous[:size], gates[rows], recurrent[:size]
-                torch.mm(before, w_h, out=product)
-                rz, n = gate[:, : 2 * width], gate[:, 2 * width :]
-                rz.add_(product[:, : 2 * width]).sigmoid_()
-                m = torch.add(product[:, 2 * width :], b_n, out=inner[rows])
-                n.addcmul_(rz[:, :width], m).tanh_()
-                previous = hidden[rows]
-                torch.lerp(n, before, rz[:, width:], out=previous)
+                before, product = _top(previous, size), _top(recurrent, size)
+                mm(before, w_h, out=product)
+                r, z, n = _rows(gates, rows).split(width, dim=-1)
+                rz = _rows(gates, rows).narrow(-1, 0, 2 * width)
+                rz.add_(product.narrow(-1, 0, 2 * width)).sigmoid_()
+                m = torch.add(product.narrow(-1, 2 * width, width), b_n, out=_rows(inner, rows))
+                n.addcmul_(r, m).tanh_()
+                previous = _rows(hidden, rows)
+                torch.lerp(n, before, z, out=previous)
         ctx.packing = packing
         ctx.save_for_backward(x, w_input, w_hidden, gates, inner, hidden)
         return hidden
@@ -110,31 +147,32 @@ class _Gru(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         packing: Packing = ctx.packing
         x, w_input, w_hidden, gates, inner, hidden = ctx.saved_tensors
-        width = w_hidden.shape[1]
+        width, runs = w_hidden.shape[-1], x.shape[:-2]
         total = _Gradients(x, w_input, w_hidden, ctx.needs_input_grad[0])
-        carry = hidden.new_empty(packing.sizes[0], width)
+        carry = hidden.new_empty(*runs, packing.sizes[0], width)
         for a, b in reversed(packing.chunks):
             rows = packing.rows_of(a, b)
-            r, z, n = gates[rows].split(width, dim=1)
+            r, z, n = _rows(gates, rows).split(width, dim=-1)
             earlier = _earlier(packing, hidden, a, b)
             # All that multiplies dh in the gradients of the three gates.
-            factor = hidden.new_empty(len(r), 3, width)
+            factor = hidden.new_empty(*runs, r.shape[-2], 3 * width)
+            f_r, f_z, f_n = factor.split(width, dim=-1)
             d_n = (1 - z).mul_(torch.addcmul(_one(n), n, n, value=-1))
-            torch.mul(d_n, r, out=factor[:, 2])
-            torch.mul(factor[:, 2], (1 - r).mul_(inner[rows]), out=factor[:, 0])
-            torch.mul((1 - z).mul_(z), earlier - n, out=factor[:, 1])
-            d_hidden = grad[rows].clone(memory_format=torch.contiguous_format)
+            torch.mul(d_n, r, out=f_n)
+            torch.mul(f_n, (1 - r).mul_(_rows(inner, rows)), out=f_r)
+            torch.mul((1 - z).mul_(z), earlier - n, out=f_z)
+            d_hidden = _rows(grad, rows).clone(memory_format=torch.contiguous_format)
             for start, size, running in _reversed_steps(packing, a, b):
-                d, gate = d_hidden[start : start + size], factor[start : start + size]
-                d[:running].add_(carry[:running])
-                gate.mul_(d.unsqueeze(1))
-                back = torch.mul(d, z[start : start + size], out=carry[:size])
-                back.addmm_(gate.view(size, 3 * width), w_hidden)
-            d_gates = factor.view(-1, 3 * width)
-            total.add_hidden(d_gates, earlier)
+                step = slice(start, start + size)
+                d, gate = _rows(d_hidden, step), _rows(factor, step)
+                _top(d, running).add_(_top(carry, running))
+                gate.unflatten(-1, (3, width)).mul_(d.unsqueeze(-2))
+                back = torch.mul(d, _rows(z, step), out=_top(carry, size))
+                add_mm(back, gate, w_hidden, out=back)
+            total.add_hidden(factor, earlier)
             # The input side of n lacks the factor r; r and z are the same on both sides.
-            torch.mul(d_hidden, d_n, out=d_gates[:, 2 * width :])
-            total.add_input(d_gates, rows)
+            torch.mul(d_hidden, d_n, out=f_n)
+            total.add_input(factor, rows)
         return total.result()
 
 
@@ -151,24 +189,25 @@ class _Lstm(torch.autograd.Function):
         b_hidden: Tensor,
         packing: Packing,
     ) -> Tensor:
-        width = w_hidden.shape[1]
-        bias = b_input + b_hidden
-        gates = x.new_empty(packing.rows, 4 * width)
-        hidden, cell = x.new_empty(2, packing.rows, width).unbind()
-        w_x, w_h = w_input.t(), w_hidden.t()
-        h, c = x.new_zeros(2, packing.sizes[0], width).unbind()
+        width, runs = w_hidden.shape[-1], x.shape[:-2]
+        bias = (b_input + b_hidden).unsqueeze(-2)
+        gates = x.new_empty(*runs, packing.rows, 4 * width)
+        hidden, cell = x.new_empty(2, *runs, packing.rows, width).unbind()
+        w_x, w_h = w_input.mT, w_hidden.mT
+        h, c = x.new_zeros(2, *runs, packing.sizes[0], width).unbind()
         for a, b in packing.chunks:
             chunk = packing.rows_of(a, b)
-            torch.addmm(bias, x[chunk], w_x, out=gates[chunk])
+            add_mm(bias, _rows(x, chunk), w_x, out=_rows(gates, chunk))
             for start, size in zip(packing.starts[a:b], packing.sizes[a:b], strict=True):
                 rows = slice(start, start + size)
-                gate = gates[rows].addmm_(h[:size], w_h)
-                gate[:, : 2 * width].sigmoid_()
-                gate[:, 2 * width : 3 * width].tanh_()
-                gate[:, 3 * width :].sigmoid_()
-                i, f, g, o = gate.chunk(4, dim=1)
-                c = torch.mul(f, c[:size], out=cell[rows]).addcmul_(i, g)
-                h = torch.mul(o, c.tanh(), out=hidden[rows])
+                gate = _rows(gates, rows)
+                add_mm(gate, _top(h, size), w_h, out=gate)
+                gate.narrow(-1, 0, 2 * width).sigmoid_()
+                i, f, g, o = gate.split(width, dim=-1)
+                g.tanh_()
+                o.sigmoid_()
+                c = torch.mul(f, _top(c, size), out=_rows(cell, rows)).addcmul_(i, g)
+                h = torch.mul(o, c.tanh(), out=_rows(hidden, rows))
         ctx.packing = packing
         ctx.save_for_backward(x, w_input, w_hidden, gates, cell, hidden)
         return hidden
@@ -178,32 +217,32 @@ class _Lstm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         packing: Packing = ctx.packing
         x, w_input, w_hidden, gates, cell, hidden = ctx.saved_tensors
-        width = w_hidden.shape[1]
+        width, runs = w_hidden.shape[-1], x.shape[:-2]
         total = _Gradients(x, w_input, w_hidden, ctx.needs_input_grad[0])
-        carry_h, carry_c = hidden.new_empty(2, packing.sizes[0], width)
+        carry_h, carry_c = hidden.new_empty(2, *runs, packing.sizes[0], width).unbind()
         for a, b in reversed(packing.chunks):
             rows = packing.rows_of(a, b)
-            i, f, g, o = gates[rows].split(width, dim=1)
-            squashed = cell[rows].tanh()
+            i, f, g, o = _rows(gates, rows).split(width, dim=-1)
+            squashed = _rows(cell, rows).tanh()
             # What multiplies dc in the gradients of i, f and g, and dh in that of o.
-            factor = hidden.new_empty(len(i), 4, width)
-            torch.mul(g, (1 - i).mul_(i), out=factor[:, 0])
-            torch.mul(_earlier(packing, cell, a, b), (1 - f).mul_(f), out=factor[:, 1])
-            torch.mul(i, torch.addcmul(_one(g), g, g, value=-1), out=factor[:, 2])
-            torch.mul(squashed, (1 - o).mul_(o), out=factor[:, 3])
+            factor = hidden.new_empty(*runs, i.shape[-2], 4, width)
+            torch.mul(g, (1 - i).mul_(i), out=factor[..., 0, :])
+            torch.mul(_earlier(packing, cell, a, b), (1 - f).mul_(f), out=factor[..., 1, :])
+            torch.mul(i, torch.addcmul(_one(g), g, g, value=-1), out=factor[..., 2, :])
+            torch.mul(squashed, (1 - o).mul_(o), out=factor[..., 3, :])
             to_cell = o * torch.addcmul(_one(o), squashed, squashed, value=-1)
-            d_hidden = grad[rows].clone(memory_format=torch.contiguous_format)
+            d_hidden = _rows(grad, rows).clone(memory_format=torch.contiguous_format)
             for start, size, running in _reversed_steps(packing, a, b):
                 step = slice(start, start + size)
-                d, gate = d_hidden[step], factor[step]
-                d[:running].add_(carry_h[:running])
-                d_c = d * to_cell[step]
-                d_c[:running].add_(carry_c[:running])
-                gate[:, :3].mul_(d_c.unsqueeze(1))
-                gate[:, 3].mul_(d)
-                torch.mul(d_c, f[step], out=carry_c[:size])
-                torch.mm(gate.view(size, 4 * width), w_hidden, out=carry_h[:size])
-            d_gates = factor.view(-1, 4 * width)
+                d, gate = _rows(d_hidden, step), factor.narrow(-3, start, size)
+                _top(d, running).add_(_top(carry_h, running))
+                d_c = d * _rows(to_cell, step)
+                _top(d_c, running).add_(_top(carry_c, running))
+                gate[..., :3, :].mul_(d_c.unsqueeze(-2))
+                gate[..., 3, :].mul_(d)
+                torch.mul(d_c, _rows(f, step), out=_top(carry_c, size))
+                mm(gate.flatten(-2), w_hidden, out=_top(carry_h, size))
+            d_gates = factor.flatten(-2)
             total.add_hidden(d_gates, _earlier(packing, hidden, a, b))
             total.add_input(d_gates, rows)
         return total.result()
@@ -228,7 +267,7 @@ def recur(
     ----------
     cell : {"gru", "lstm"}
     x : Tensor, shape (rows, inputs)
-        Packed frames.
+        Packed frames; stacked runs have a first axis more, here and in all other tensors.
     w_input, w_hidden : Tensor, shapes (gates * width, inputs) and (gates * width, width)
     b_input, b_hidden : Tensor, shape (gates * width,)
     packing : Packing

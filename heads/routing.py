@@ -66,7 +66,7 @@ class RoutedAdam(torch.optim.Optimizer):
                     state["step"] = torch.zeros(len(blocks), dtype=torch.float64)
                     state["exp_avg"] = torch.zeros_like(blocks)
                     state["exp_avg_sq"] = torch.zeros_like(blocks)
-                _update(
+                update(
                     blocks[:reach],
                     grad[:reach],
                     state["step"][:reach],
@@ -76,7 +76,7 @@ class RoutedAdam(torch.optim.Optimizer):
                 )
 
 
-def _update(
+def update(
     value: Tensor,
     grad: Tensor,
     step: Tensor,

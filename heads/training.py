@@ -145,6 +145,11 @@ class Trainer:
         Videos without frames are left out of both.
     config : TrainingConfig
 
+    Attributes
+    ----------
+    labels : ndarray of float64, shape (videos, targets)
+        What the loss compares with, of the training videos.
+
     Raises
     ------
     HeadError
@@ -173,10 +178,10 @@ class Trainer:
                 f"{len(self.train.frames)} training videos with faces)"
             )
         self._least = 1 if config.loss == "mse" else 2
-        self._labels = self.train.labels
+        self.labels = self.train.labels
         if config.loss == "pearson":
-            mean, sd = self._labels.mean(0), self._labels.std(0)
-            self._labels = (self._labels - mean) / np.where(np.ptp(self._labels, 0) > 0, sd, 1.0)
+            mean, sd = self.labels.mean(0), self.labels.std(0)
+            self.labels = (self.labels - mean) / np.where(np.ptp(self.labels, 0) > 0, sd, 1.0)
         with torch.no_grad():
             if model.config.mask:
                 model.dense_weight[int(self.train.frames.lengths.max()) :] = 0
@@ -212,7 +217,7 @@ class Trainer:
     def step(self, videos: NDArray[np.int64]) -> float:
         """Take one step of the optimiser on a batch of training videos; gives its loss."""
         frames, packing = _pack(self.train.frames, videos)
-        labels = torch.from_numpy(self._labels[videos]).to(frames.dtype)
+        labels = torch.from_numpy(self.labels[videos]).to(frames.dtype)
         self.optimiser.zero_grad(set_to_none=True)
         loss = LOSSES[self.config.loss](self.model(frames, packing), labels)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -148,6 +148,11 @@ class FaceStream:
         """Packets or images that did not decode, so far."""
         return self._reader.corrupt
 
+    @property
+    def frames_read(self) -> int:
+        """Frames taken from the source so far, see `Reader.frames_read`."""
+        return self._reader.frames_read
+
     def __iter__(self) -> Iterator[FaceChunk]:
         with self._reader as reader:
             frames = iter(reader)

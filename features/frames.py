@@ -103,6 +103,11 @@ class Reader(ABC):
             return (self._count - 1) / (self._last - self._first)
         return self._nominal_fps
 
+    @property
+    def frames_read(self) -> int:
+        """Frames taken from the source so far, those left out by `fps` included."""
+        return self._count
+
     def __iter__(self) -> Iterator[Frame]:
         frames = self._counted(self._frames())
         if self._target_fps is not None:

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -133,11 +133,18 @@ def discover(root: Path) -> Discovery:
     return Discovery(tuple(sorted(sources, key=lambda s: s.video_id)), tuple(sorted(ignored)))
 
 
-def fingerprint(source: Source) -> str:
+def fingerprint(source: Source, on_block: Callable[[], None] = lambda: None) -> str:
     """Hash of a source's bytes: ``sha256:`` and 64 hexadecimal digits.
 
     A frame folder is hashed as the sequence of its numbered images by name, each as name,
     size and bytes; other files in the folder do not count.
+
+    Parameters
+    ----------
+    source : Source
+        What to hash.
+    on_block : callable, optional
+        Called for each block that was read.
 
     Raises
     ------
@@ -149,6 +156,7 @@ def fingerprint(source: Source) -> str:
         if source.kind == "video":
             for block in _blocks(source.path):
                 digest.update(block)
+                on_block()
         else:
             names = [n for n in os.listdir(source.path) if frame_number(n) is not None]
             for name in sorted(names):
@@ -156,6 +164,7 @@ def fingerprint(source: Source) -> str:
                 digest.update(f"{name}\0{path.stat().st_size}\0".encode())
                 for block in _blocks(path):
                     digest.update(block)
+                    on_block()
     except OSError as error:
         raise VideoError(
             "missing", f"{source.relative} cannot be read: {error.strerror}"

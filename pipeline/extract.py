@@ -138,11 +138,12 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
             embedding=options.embedding,
         )
         named, done = False, 0
-        for record in engine.records(todo):
-            if record is None:
+        for finished in engine.records(todo):
+            if finished is None:
                 writer.commit_if_due()
                 continue
             done += 1
+            record = finished.records[0]
             if engine.detector is not None and not named:
                 writer.use_detector(detector.describe(engine.detector))
                 named = True

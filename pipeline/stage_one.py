@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from feie.features.extractors import Extraction, Extractor
 from feie.features.facestream import FaceChunk, FaceOptions, FaceStream
 from feie.features.sources import Source, fingerprint
 from feie.features.store.records import VideoRecord
+from feie.pipeline.pulse import Pulse
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -29,7 +30,48 @@ _PATIENCE = 5.0  # seconds given to the threads to end
 
 
 @dataclass
+class Finished:
+    """One source that is done.
+
+    Attributes
+    ----------
+    records : list of VideoRecord
+        What the store is to hold of it; a source that cannot be processed has a `message`.
+    """
+
+    source: Source
+    records: list[VideoRecord]
+
+
+class Feed:
+    """Hands numbered sources to several threads; the sources may come from an endless queue."""
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        self._sources = enumerate(sources)
+        self._lock = threading.Lock()
+
+    def take(self) -> tuple[int, Source] | None:
+        """Give the next source, or None at the end; waits where the sources do."""
+        with self._lock:
+            return next(self._sources, None)
+
+
+Announce = Callable[[int, bool], None]
+"""Told the number of a source before a thread touches it (True) and when it leaves it (False)."""
+
+
+def _tell_nobody(_: int, __: bool) -> None:
+    pass
+
+
+@dataclass
 class _Begin:
+    video: int
+    source: Source
+
+
+@dataclass
+class _Hashed:
     video: int
     fingerprint: str
 
@@ -54,13 +96,14 @@ class _Failure:
     error: VideoError
 
 
-_Item = _Begin | _Faces | _End | _Failure | FeieError | None  # None: a thread has ended
+_Item = _Begin | _Hashed | _Faces | _End | _Failure | FeieError | None  # None: a thread has ended
 
 
 @dataclass
 class _Open:
     """What is known so far of a video in work."""
 
+    source: Source
     fingerprint: str = ""
     chunks: list[FaceChunk] = field(default_factory=list)
     affect: list[NDArray[np.float32]] = field(default_factory=list)
@@ -141,6 +184,8 @@ class StageOne:
         Faces in one call of the extractor; fixed, because it fixes the numbers' last bits.
     embedding : bool
         Keep the extractor's embedding of each face too.
+    announce : callable, optional
+        Told which sources the threads are at, so that a crash can be laid at the right door.
 
     Attributes
     ----------
@@ -148,6 +193,8 @@ class StageOne:
         The detector, once a video has needed it.
     frames : int
         Frames seen so far, for the progress report.
+    pulses : dict of int to Pulse
+        Signs of life of the sources that threads are at, by number.
     """
 
     def __init__(
@@ -159,6 +206,7 @@ class StageOne:
         threads: int,
         batch_size: int,
         embedding: bool = False,
+        announce: Announce = _tell_nobody,
     ) -> None:
         self._extractor = extractor
         self._embedding_dim = extractor.embedding_dim if embedding else 0
@@ -166,9 +214,11 @@ class StageOne:
         self._load_detector = load_detector
         self._threads = threads
         self._batch_size = batch_size
+        self._announce = announce
         self._detector_lock = threading.Lock()
         self.detector: Detector | None = None
         self.frames = 0
+        self.pulses: dict[int, Pulse] = {}
 
     def _get_detector(self) -> Detector:
         with self._detector_lock:
@@ -181,39 +231,37 @@ class StageOne:
                     raise UsageError(f"the detector cannot be loaded: {error}") from error
             return self.detector
 
-    def records(self, sources: Sequence[Source]) -> Iterator[VideoRecord | None]:
+    def records(self, sources: Iterable[Source]) -> Iterator[Finished | None]:
         """Work through the sources.
 
         Parameters
         ----------
-        sources : sequence of Source
+        sources : iterable of Source
+            Read from several threads, one at a time; may wait for more to come.
 
         Yields
         ------
-        VideoRecord or None
-            One a source, in their order; a video that cannot be processed has a `message`. None
-            where a second has passed without one.
+        Finished or None
+            One a source, in their order. None where a second has passed without one.
 
         Raises
         ------
         FeieError
             Something that no other video would survive either, such as missing weights.
         """
-        todo: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for video in range(len(sources)):
-            todo.put(video)
+        feed = Feed(sources)
         # Bounded: decoding waits for the extractor, whatever the number or length of videos.
         out: queue.Queue[_Item] = queue.Queue(maxsize=4 * self._threads)
         stop = threading.Event()
         ahead = threading.Semaphore(_LOOK_AHEAD + self._threads)
         workers = [
-            threading.Thread(target=self._work, args=(sources, todo, out, stop, ahead), daemon=True)
-            for _ in range(min(self._threads, max(1, len(sources))))
+            threading.Thread(target=self._work, args=(feed, out, stop, ahead), daemon=True)
+            for _ in range(self._threads)
         ]
         for worker in workers:
             worker.start()
         try:
-            yield from self._collect(sources, out, len(workers), ahead)
+            yield from self._collect(out, len(workers), ahead)
         finally:
             stop.set()
             deadline = time.monotonic() + _PATIENCE
@@ -225,8 +273,7 @@ class StageOne:
 
     def _work(
         self,
-        sources: Sequence[Source],
-        todo: queue.SimpleQueue[int],
+        feed: Feed,
         out: queue.Queue[_Item],
         stop: threading.Event,
         ahead: threading.Semaphore,
@@ -235,13 +282,16 @@ class StageOne:
             # The permit first: who holds a video holds one, so the earliest video never starves.
             if not ahead.acquire(timeout=0.1):
                 continue
-            try:
-                video = todo.get_nowait()
-            except queue.Empty:
+            if (taken := feed.take()) is None:
                 break
+            video, source = taken
+            out.put(_Begin(video, source))
+            self._announce(video, True)
+            pulse = self.pulses[video] = Pulse()
             try:
-                for item in self._process(video, sources[video]):
-                    out.put(item)
+                for item in self._process(video, source, pulse):
+                    with pulse.resting():
+                        out.put(item)
                     if stop.is_set():
                         return
             except VideoError as error:
@@ -255,23 +305,29 @@ class StageOne:
             except Exception as error:  # one video must not cost the others, whatever it holds
                 text = f"{type(error).__name__}: {error}"
                 out.put(_Failure(video, VideoError("unexpected", text)))
+            finally:
+                del self.pulses[video]
+                self._announce(video, False)
         out.put(None)
 
-    def _process(self, video: int, source: Source) -> Iterator[_Begin | _Faces | _End]:
-        yield _Begin(video, fingerprint(source))
-        with FaceStream(source, self._options, self._get_detector) as stream:
+    def _process(
+        self, video: int, source: Source, pulse: Pulse
+    ) -> Iterator[_Hashed | _Faces | _End]:
+        def detector() -> Detector:
+            with pulse.resting():
+                return self._get_detector()
+
+        yield _Hashed(video, fingerprint(source, pulse.beat))
+        with FaceStream(source, self._options, detector) as stream:
+            pulse.follow(stream)
             for chunk in stream:
                 yield _Faces(video, chunk)
             _refuse_changed(source)
             yield _End(video, stream.fps, stream.width, stream.height)
 
     def _collect(
-        self,
-        sources: Sequence[Source],
-        out: queue.Queue[_Item],
-        running: int,
-        ahead: threading.Semaphore,
-    ) -> Iterator[VideoRecord | None]:
+        self, out: queue.Queue[_Item], running: int, ahead: threading.Semaphore
+    ) -> Iterator[Finished | None]:
         batcher = _Batcher(self._extractor, self._batch_size)
         videos: dict[int, _Open] = {}
         upcoming = 0
@@ -286,9 +342,12 @@ class StageOne:
                 continue
             if isinstance(item, FeieError):
                 raise item
-            video = videos.setdefault(item.video, _Open())
+            if isinstance(item, _Begin):
+                videos[item.video] = _Open(item.source)
+                continue
+            video = videos[item.video]
             match item:
-                case _Begin():
+                case _Hashed():
                     video.fingerprint = item.fingerprint
                 case _Faces():
                     video.chunks.append(item.chunk)
@@ -305,12 +364,15 @@ class StageOne:
                 # Others wait for a few faces that wait for a full batch: do not let them.
                 batcher.flush()
             while upcoming in videos and videos[upcoming].finished:
-                yield self._record(sources[upcoming], videos.pop(upcoming))
+                yield self._finished(videos.pop(upcoming))
                 upcoming += 1
                 ahead.release()
         batcher.flush()
         for video_index in sorted(videos):
-            yield self._record(sources[video_index], videos.pop(video_index))
+            yield self._finished(videos.pop(video_index))
+
+    def _finished(self, video: _Open) -> Finished:
+        return Finished(video.source, [self._record(video.source, video)])
 
     def _record(self, source: Source, video: _Open) -> VideoRecord:
         chunks = [] if video.error else video.chunks

@@ -232,15 +232,20 @@ def train_stacked(
 ) -> Iterator[tuple[int, Epoch | HeadError]]:
     """Train all to the end; give the number of the run and each epoch of it as it ends.
 
-    A run that is finished, or has failed, leaves the stack.
+    A run that is finished, or has failed, leaves the stack and has its own tensors again, on the
+    CPU, when its last epoch is given.
     """
     active = [run for run, trainer in enumerate(trainers) if not trainer.finished]
     while active:
-        stack, failed = Stack([trainers[run] for run in active], device), set[int]()
-        while not failed and not any(trainers[run].finished for run in active):
-            for run, ended in zip(active, stack.run_epoch(), strict=True):
-                if isinstance(ended, HeadError):
-                    failed.add(run)
-                yield run, ended
-        stack.release()
-        active = [r for r in active if r not in failed and not trainers[r].finished]
+        stack, left = Stack([trainers[run] for run in active], device), set[int]()
+        while not left:
+            epochs = dict(zip(active, stack.run_epoch(), strict=True))
+            left = {
+                run
+                for run, ended in epochs.items()
+                if isinstance(ended, HeadError) or trainers[run].finished
+            }
+            if left:
+                stack.release()
+            yield from epochs.items()
+        active = [run for run in active if run not in left]

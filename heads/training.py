@@ -125,12 +125,13 @@ def _pack(frames: Ragged, videos: NDArray[np.int64]) -> tuple[Tensor, Packing]:
 def predict(model: MRNN, frames: Ragged) -> NDArray[np.float64]:
     """Raw outputs of a model, shape (videos, targets); NaN for videos without frames."""
     out = np.full((len(frames), model.config.targets), np.nan)
-    lengths = frames.lengths
+    lengths, device = frames.lengths, model.dense_weight.device
     order = np.argsort(-lengths, kind="stable")
     order = order[: int((lengths > 0).sum())]
     for start in range(0, len(order), _SCORING_BATCH):
         videos = order[start : start + _SCORING_BATCH]
-        out[videos] = model(*_pack(frames, videos)).double().numpy()
+        rows, packing = _pack(frames, videos)
+        out[videos] = model(rows.to(device), packing).double().cpu().numpy()
     return out
 
 

@@ -448,6 +448,96 @@ def _interval(pair: tuple[float, float] | None) -> str:
     return "" if pair is None else f"{pair[0]:.3f} to {pair[1]:.3f}"
 
 
+@app.command(rich_help_panel="Stage two")
+def ablate(
+    table: Annotated[
+        str, typer.Option(help="`subsets` ([K] Table 3) or `architecture` ([K] Table 4).")
+    ] = "subsets",
+    seeds: Annotated[int, typer.Option(help="Runs a row; may be raised later.")] = 5,
+    store: Store = "features.zarr",
+    labels: Annotated[
+        Path, typer.Option(help="CSV or Parquet: an id column, `split`, numeric targets.")
+    ] = Path("labels.csv"),
+    subset: Annotated[
+        str, typer.Option(help="Groups of columns of table architecture.")
+    ] = "va,expr,au",
+    targets: Annotated[
+        str | None, typer.Option(help="Label columns, comma-separated.", show_default="all")
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of runs and table.", show_default="ablation-TABLE"),
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="`default`, or `paper` (batch 4, learning rate 1e-4).")
+    ] = "default",
+    lr: Annotated[float | None, typer.Option(help="Adam's learning rate.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Videos a batch.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most so many.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many without a better validation Pearson.")
+    ] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest gradient norm, a run each.")] = None,
+    t: Annotated[int, typer.Option("--t", help="Most frames of a video.")] = 480,
+    missing: Annotated[
+        str, typer.Option(help="Frames without a face: `drop`, `hold` or `zero`.")
+    ] = "drop",
+    long: Annotated[
+        str, typer.Option("--long", help="Videos longer than t: `uniform` resampling or `head`.")
+    ] = "uniform",
+    space: Annotated[
+        str, typer.Option(help="`prob`: probabilities as stored; `logit`: their logits.")
+    ] = "prob",
+    unmatched: Annotated[float, typer.Option(help="Share of labels that may lack a video.")] = 0.05,
+    stack: Annotated[
+        str, typer.Option(help="Train runs in one stack: `auto` (where it pays), `on` or `off`.")
+    ] = "auto",
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="Processes side by side, one thread each.", show_default="one a core"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1` or `auto`.")] = "auto",
+    published: Annotated[
+        Path | None, typer.Option(help="CSV `row,published` that completes the published column.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train every row of an ablation table over several seeds; print mean and sd beside [K]'s.
+
+    The same command goes on after a crash: finished runs are kept, the others resume. Every run
+    is one of `feie train-head`; `feie evaluate --run ablation-subsets/runs/va-au-s0` scores it.
+
+    Example: `feie ablate --table subsets --seeds 5`
+    """
+    values = _given(locals())
+    values["out"] = values.pop("folder")
+    values["subset"], values["targets"] = _parts(subset), _parts(targets or "")
+    again = "the same command goes on where it stopped"
+    result = _perform("ablate", values, as_json, _show_ablate, again)
+    if result.failed:
+        raise typer.Exit(1)
+
+
+def _show_ablate(result: Any) -> None:
+    columns = {"row": "left", "Pearson": "right", "sd": "right", "seeds": "right"}
+    table = _table(escape(result.out), {**columns, "as published": "right"})
+    for row in result.rows:
+        spread = "" if row.sd is None else f"± {row.sd:.3f}"
+        theirs = "" if row.published is None else f"{row.published:.3f}"
+        table.add_row(escape(row.name), _figure(row.mean), spread, str(len(row.seeds)), theirs)
+    out.print(table)
+    for note in result.notes:
+        _say(escape(note))
+    if result.rank_correlation is not None:
+        _say(f"rank correlation with the published rows: {result.rank_correlation:.2f}")
+    for name, reason in result.failed.items():
+        _say(f"[red]failed[/] {escape(name)}: {escape(reason)}")
+    _say(
+        f"{result.trained} runs trained, {result.kept} were there → {escape(result.csv)}, "
+        f"{escape(result.runs_csv)}, {escape(result.picture)}"
+    )
+
+
 @app.command("train-mma", rich_help_panel="The extractor")
 def train_mma(
     config: Annotated[Path, typer.Argument(help="YAML: packs, network, schedule.")],

@@ -238,6 +238,30 @@ def extract(
     ] = False,
     commit_videos: Annotated[int, typer.Option(help="Commit after that many videos…")] = 256,
     commit_seconds: Annotated[float, typer.Option(help="…or that many seconds.")] = 30.0,
+    timeout: Annotated[
+        float, typer.Option(help="Give a video up whose reading stands still for these seconds.")
+    ] = 300.0,
+    isolate: Annotated[
+        bool,
+        typer.Option(
+            "--isolate/--no-isolate",
+            help="Work in a child process, so that a video that crashes it costs one video.",
+        ),
+    ] = True,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Worker processes on this machine.", show_default="this process"),
+    ] = None,
+    gpus: Annotated[
+        str | None, typer.Option(help="One worker process a GPU, e.g. `0,1,2,3`.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Use a running dask cluster, e.g. `tcp://node7:8786`.")
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Do part i of n, e.g. `2/8`, into a store to `feie merge` later."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Find the face of every frame and write 26 affect numbers a frame to a store.
@@ -285,6 +309,44 @@ def _show_extract(result: Any) -> None:
 def _show_failures(failures: Mapping[str, str]) -> None:
     for video_id, message in failures.items():
         _say(f"[red]failed[/] {escape(video_id)}: {escape(message)}")
+
+
+@app.command(rich_help_panel="Stage one")
+def merge(
+    stores: Annotated[list[str], typer.Argument(help="Stores to join, paths or fsspec URLs.")],
+    out_store: Annotated[
+        Path, typer.Option("--out", help="The new store; nothing may be there yet.")
+    ],
+    duplicates: Annotated[
+        str,
+        typer.Option(
+            help="A video that two stores hold from different bytes: `refuse`, or take that of "
+            "the `last` store named."
+        ),
+    ] = "refuse",
+    as_json: Json = False,
+) -> None:
+    """Join stores that were made apart, such as those of `feie extract --shard`.
+
+    Stores whose numbers were made in different ways are refused. Videos come out sorted by id,
+    each once. Of a single store the result is a copy without what was replaced. The new store
+    appears under its name when it is complete.
+
+    Example: `feie merge part-1.zarr part-2.zarr --out features.zarr`
+    """
+    values = {"stores": tuple(stores), "out": out_store, "duplicates": duplicates}
+    again = "nothing was written; start again"
+    _perform("merge", values, as_json, _show_merge, again)
+
+
+def _show_merge(result: Any) -> None:
+    few = f", {result.failed} of them failed" if result.failed else ""
+    _say(
+        f"{result.stores} stores: {result.videos} videos{few}, {result.frames} frames → "
+        f"{escape(result.store)}"
+    )
+    if result.left_out:
+        _say(f"{result.left_out} rows left out: replaced, or held twice")
 
 
 @app.command("train-head", rich_help_panel="Stage two")

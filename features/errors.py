@@ -53,6 +53,12 @@ class DataError(FeieError, ValueError):
     """A training pack or configuration of data that cannot be used."""
 
 
+class EngineError(FeieError):
+    """What extracts broke down, and neither a video nor an option is known to be the cause."""
+
+    exit_code = 1
+
+
 class VideoError(FeieError):
     """One video cannot be processed; the run goes on and names it.
 

@@ -2,54 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import time
+import zlib
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field
+from pydantic import BaseModel, computed_field
 
-from feie.features.detect import Detector, load_detector
 from feie.features.errors import UsageError, VideoError
-from feie.features.extractors import Extractor, load_extractor
 from feie.features.facestream import FaceOptions
 from feie.features.sources import Discovery, Source, discover, fingerprint
 from feie.features.store.layout import FAILED
 from feie.features.store.reader import open_store
 from feie.features.store.records import StoreSettings, VideoRecord
 from feie.features.store.writer import StoreWriter
+from feie.pipeline.engines import running_engine
+from feie.pipeline.extract_options import ExtractOptions
 from feie.pipeline.progress import Progress, ProgressCallback, silent
-from feie.pipeline.provenance import library_versions
-from feie.pipeline.stage_one import StageOne
+from feie.pipeline.results import Made
 
-
-def _local(store: object) -> object:
-    if "://" in str(store) or not str(store):
-        raise ValueError("stores are written to a local folder; copy it where you like afterwards")
-    return store
-
-
-class ExtractOptions(BaseModel):
-    """What `feie extract` is asked to do; see ``feie extract --help`` for each."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    videos: Path
-    store: Annotated[Path, BeforeValidator(_local)] = Path("features.zarr")
-    extractor: str = "mma-lite"
-    detector: str | None = None
-    faces: Literal["auto", "detect", "aligned"] = "auto"
-    fps: float | None = Field(default=None, gt=0)
-    embedding: bool = False
-    device: str = "auto"
-    batch_size: int = Field(default=64, gt=0)
-    threads: int | None = Field(default=None, gt=0)
-    retry_failed: bool = False
-    dry_run: bool = False
-    commit_videos: int = Field(default=256, gt=0)
-    commit_seconds: float = Field(default=30.0, ge=0)
+__all__ = ["ExtractOptions", "ExtractResult", "run"]
 
 
 class ExtractResult(BaseModel):
@@ -108,35 +81,28 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
     FeieError
         Nothing can be done as asked: no videos, no weights, another writer, another detector.
     """
-    face_options = FaceOptions(faces=options.faces, fps=options.fps)
+    FaceOptions(faces=options.faces, fps=options.fps)  # refuse what makes no sense before all else
     found = discover(options.videos)
+    sources = _of_shard(found.sources, options.shard)
     _refuse_overlap(options)
     if options.dry_run:
-        return _plan_only(options, found)
-    extractor = load_extractor(options.extractor, options.device)
-    detector = _Detectors(options)
+        return _plan_only(options, found, sources)
     started = time.monotonic()
-    result = ExtractResult(
-        store=str(options.store), videos=len(found.sources), ignored=_named(found)
-    )
+    result = ExtractResult(store=str(options.store), videos=len(sources), ignored=_named(found))
     faces = 0
-    with StoreWriter(
-        options.store,
-        _settings(options, extractor),
-        commit_videos=options.commit_videos,
-        commit_seconds=options.commit_seconds,
-    ) as writer:
-        todo = _todo(found.sources, writer.known, options.retry_failed, progress)
-        result.skipped = len(found.sources) - len(todo)
-        result.failures = _failed_before(found.sources, writer.known, {s.video_id for s in todo})
-        engine = StageOne(
-            extractor,
-            face_options,
-            detector.load,
-            threads=options.threads or _cores(),
-            batch_size=options.batch_size,
-            embedding=options.embedding,
-        )
+    with (
+        running_engine(options) as engine,
+        StoreWriter(
+            options.store,
+            _settings(options, engine.made),
+            commit_videos=options.commit_videos,
+            commit_seconds=options.commit_seconds,
+        ) as writer,
+    ):
+        todo, touched = _compare(sources, writer.known, options.retry_failed, progress)
+        writer.touch(touched)
+        result.skipped = len(sources) - len(todo)
+        result.failures = _failed_before(sources, writer.known, {s.video_id for s in todo})
         named, done = False, 0
         for finished in engine.records(todo):
             if finished is None:
@@ -145,7 +111,7 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
             done += 1
             record = finished.records[0]
             if engine.detector is not None and not named:
-                writer.use_detector(detector.describe(engine.detector))
+                writer.use_detector(engine.detector)
                 named = True
             if not _said_before(record, writer.known):
                 writer.append(record)
@@ -185,27 +151,12 @@ def _said_before(record: VideoRecord, known: pd.DataFrame) -> bool:
     return bool(row["status"] == FAILED and same)
 
 
-class _Detectors:
-    """Loads the detector when a video first needs one, or at once if it was asked for by name."""
-
-    def __init__(self, options: ExtractOptions) -> None:
-        self._spec = options.detector
-        asked = options.detector is not None or options.faces == "detect"
-        self._loaded = load_detector(self._spec) if asked and options.faces != "aligned" else None
-
-    def load(self) -> Detector:
-        return self._loaded if self._loaded is not None else load_detector(self._spec)
-
-    @staticmethod
-    def describe(detector: Detector) -> dict[str, Any]:
-        return {"name": detector.name, "sha256": detector.sha256, **detector.options}
-
-
-def _cores() -> int:
-    """Count the cores that this process may use: fewer than there are under SLURM."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _of_shard(sources: Sequence[Source], shard: tuple[int, int] | None) -> Sequence[Source]:
+    """Pick the videos of one shard by their ids alone: files that come and go move no other."""
+    if shard is None:
+        return sources
+    index, count = shard
+    return [s for s in sources if zlib.crc32(s.video_id.encode()) % count == index - 1]
 
 
 def _refuse_overlap(options: ExtractOptions) -> None:
@@ -213,15 +164,15 @@ def _refuse_overlap(options: ExtractOptions) -> None:
         raise UsageError(f"--store and --videos are the same folder: {options.videos}")
 
 
-def _settings(options: ExtractOptions, extractor: Extractor) -> StoreSettings:
+def _settings(options: ExtractOptions, made: Made) -> StoreSettings:
     return StoreSettings(
-        schema=extractor.schema,
-        extractor={"name": extractor.name, "sha256": extractor.sha256},
+        schema=made.schema,
+        extractor=made.extractor,
         options={"faces": options.faces, "fps": options.fps, "embedding": options.embedding},
-        embedding_dim=extractor.embedding_dim if options.embedding else 0,
+        embedding_dim=made.embedding_dim,
         session={
-            "versions": library_versions(),
-            "device": extractor.device,
+            "versions": made.versions,
+            "device": made.device,
             "batch_size": options.batch_size,
         },
     )
@@ -231,29 +182,39 @@ def _named(found: Discovery) -> list[str]:
     return [str(path) for path in found.ignored]
 
 
-def _todo(
+def _compare(
     sources: Sequence[Source],
     known: pd.DataFrame,
     retry_failed: bool,
     progress: ProgressCallback = silent,
-) -> list[Source]:
-    """Pick the sources that the store lacks, holds from other bytes, or is to try again."""
+) -> tuple[list[Source], dict[str, int]]:
+    """Pick what is to be done: what the store lacks, holds from other bytes, or is to try again.
+
+    Returns
+    -------
+    todo : list of Source
+    touched : dict of str to int
+        Ids of the others whose files have the same bytes but another time, and that time.
+    """
     table: dict[str, dict[str, Any]] = known.to_dict("index")  # type: ignore[assignment]
-    todo = []
+    todo, touched = [], {}
     for done, source in enumerate(sources, start=1):
-        if not _is_done(source, table.get(source.video_id), retry_failed):
+        row = table.get(source.video_id)
+        if row is None or not row["fingerprint"] or (row["status"] == FAILED and retry_failed):
             todo.append(source)
+        # As make and rsync judge: reading 25,000 videos again would cost an hour.
+        elif (row["size"], row["mtime_ns"]) != (source.size, source.mtime_ns):
+            if _same_bytes(source, row["fingerprint"]):
+                touched[source.video_id] = source.mtime_ns
+            else:
+                todo.append(source)
         progress(Progress("comparing", done, len(sources)))
-    return todo
+    return todo, touched
 
 
-def _is_done(source: Source, row: dict[str, Any] | None, retry_failed: bool) -> bool:
-    if row is None or not row["fingerprint"] or (row["status"] == FAILED and retry_failed):
-        return False
-    if (row["size"], row["mtime_ns"]) == (source.size, source.mtime_ns):
-        return True  # as make and rsync judge; reading 25,000 videos again would cost an hour
+def _same_bytes(source: Source, known: str) -> bool:
     try:
-        return bool(row["fingerprint"] == fingerprint(source))
+        return fingerprint(source) == known
     except (OSError, VideoError):
         return False
 
@@ -266,16 +227,18 @@ def _failed_before(
     return {str(k): str(v) for k, v in rows.items() if k in here}
 
 
-def _plan_only(options: ExtractOptions, found: Discovery) -> ExtractResult:
+def _plan_only(
+    options: ExtractOptions, found: Discovery, sources: Sequence[Source]
+) -> ExtractResult:
     known = pd.DataFrame(columns=["status", "message"])
     if options.store.exists():
         known = open_store(options.store).videos
-    todo = _todo(found.sources, known, options.retry_failed)
+    todo, _ = _compare(sources, known, options.retry_failed)
     return ExtractResult(
         store=str(options.store),
-        videos=len(found.sources),
-        skipped=len(found.sources) - len(todo),
-        failures=_failed_before(found.sources, known, {s.video_id for s in todo}),
+        videos=len(sources),
+        skipped=len(sources) - len(todo),
+        failures=_failed_before(sources, known, {s.video_id for s in todo}),
         ignored=_named(found),
         planned=[s.video_id for s in todo],
     )

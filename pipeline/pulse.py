@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from feie.features.facestream import FaceStream
+if TYPE_CHECKING:
+    from feie.features.facestream import FaceStream
 
 
 class Pulse:
@@ -15,10 +17,13 @@ class Pulse:
     ----------
     waiting : bool
         The thread waits for others (a full queue, the detector's weights): no sign of a hang.
+    fingerprint : str
+        Of the source, once it is known.
     """
 
     def __init__(self) -> None:
         self.waiting = False
+        self.fingerprint = ""
         self._beats = 0
         self._stream: FaceStream | None = None
 

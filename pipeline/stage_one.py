@@ -20,6 +20,7 @@ from feie.features.facestream import FaceChunk, FaceOptions, FaceStream
 from feie.features.sources import Source, fingerprint
 from feie.features.store.records import VideoRecord
 from feie.pipeline.pulse import Pulse
+from feie.pipeline.results import Finished
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -27,20 +28,6 @@ _PASSING = {"changed", "missing", "unreadable", "unexpected"}  # reasons that ma
 _LOOK_AHEAD = 64  # finished videos that may wait for an earlier one, some 30 KB each
 _TICK = 1.0  # seconds after which a waiting caller gets a word
 _PATIENCE = 5.0  # seconds given to the threads to end
-
-
-@dataclass
-class Finished:
-    """One source that is done.
-
-    Attributes
-    ----------
-    records : list of VideoRecord
-        What the store is to hold of it; a source that cannot be processed has a `message`.
-    """
-
-    source: Source
-    records: list[VideoRecord]
 
 
 class Feed:
@@ -206,7 +193,7 @@ class StageOne:
         threads: int,
         batch_size: int,
         embedding: bool = False,
-        announce: Announce = _tell_nobody,
+        announce: Announce | None = None,
     ) -> None:
         self._extractor = extractor
         self._embedding_dim = extractor.embedding_dim if embedding else 0
@@ -214,7 +201,7 @@ class StageOne:
         self._load_detector = load_detector
         self._threads = threads
         self._batch_size = batch_size
-        self._announce = announce
+        self._announce = announce or _tell_nobody
         self._detector_lock = threading.Lock()
         self.detector: Detector | None = None
         self.frames = 0
@@ -317,7 +304,8 @@ class StageOne:
             with pulse.resting():
                 return self._get_detector()
 
-        yield _Hashed(video, fingerprint(source, pulse.beat))
+        pulse.fingerprint = fingerprint(source, pulse.beat)
+        yield _Hashed(video, pulse.fingerprint)
         with FaceStream(source, self._options, detector) as stream:
             pulse.follow(stream)
             for chunk in stream:

@@ -15,7 +15,7 @@ from feie.features.facestream import FaceOptions, FaceStream
 from feie.features.sources import discover
 from feie.features.store.check import check_store
 from feie.features.store.reader import open_store
-from feie.pipeline import extract
+from feie.pipeline import engine, extract
 from feie.pipeline.extract import ExtractOptions
 
 
@@ -29,6 +29,7 @@ def videos(tmp_path_factory, clip):
 
 def run(videos, store, untrained, **options):
     given = {"videos": videos, "store": store, "extractor": str(untrained), "threads": 2}
+    given["isolate"] = False  # quicker to start; tests/test_faults.py isolates
     return extract.run(ExtractOptions(**{**given, **options}))
 
 
@@ -218,7 +219,7 @@ def test_a_detector_that_does_not_load_blames_no_video(tmp_path, untrained, clip
         raise ImportError("libGL.so.1: cannot open shared object file")
 
     clip(tmp_path / "v" / "wide.mp4", 5, size=(160, 120))
-    monkeypatch.setattr(extract, "load_detector", broken)
+    monkeypatch.setattr(engine, "load_detector", broken)
     with pytest.raises(UsageError, match=r"libGL\.so\.1"):
         run(tmp_path / "v", tmp_path / "s.zarr", untrained)
     assert open_store(tmp_path / "s.zarr").failed == {}

@@ -238,6 +238,24 @@ class StoreWriter:
             self._provenance["detector"] = dict(detector)
         _check_part(self.path, "detector", self._provenance["detector"], detector)
 
+    def touch(self, times: Mapping[str, int]) -> None:
+        """Note the new modification times of sources whose bytes have not changed.
+
+        Parameters
+        ----------
+        times : dict of str to int
+            ``mtime_ns`` by video id, so that the next run need not hash them again.
+        """
+        if not times:
+            return
+        with _disk_errors(self.path):
+            array = self._array("video/mtime_ns")
+            values = np.asarray(array[: self._committed])
+            rows = [self._latest[video_id] for video_id in times]
+            values[rows] = list(times.values())
+            array[: self._committed] = values
+            self._disk.flush()
+
     def append(self, record: VideoRecord) -> None:
         """Buffer one video; a later row of an id replaces the earlier one.
 

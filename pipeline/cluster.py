@@ -1,0 +1,248 @@
+"""Stage one on dask.distributed: parcels of videos go out, records come back in order."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, wait
+
+from feie.features.errors import EngineError, FeieError, UsageError, VideoError
+from feie.features.sources import Source
+from feie.pipeline import remote
+from feie.pipeline.extract_options import ExtractOptions, cores
+from feie.pipeline.results import Finished, Made, failure
+
+_TICK = 1.0  # seconds after which a waiting caller gets a word
+_PARCEL_VIDEOS = 16  # a thread: enough to fill batches and to hide a parcel's ends
+_PARCEL_BYTES = 512 << 20  # of video files: what one lost worker costs
+_AHEAD = 3  # parcels a task slot that are out or wait for an earlier one
+_CONNECT_SECONDS = 30
+
+
+class ClusterEngine:
+    """Engines on the workers of a cluster; see `results.Engine`.
+
+    Each worker isolates its videos as `isolated.IsolatedEngine` does. dask does a parcel again
+    when it loses the worker; a video that is lost with its worker again and again is recorded
+    as failed. Results come back in the order of the sources, and only so many parcels are out
+    at a time that neither this process nor the workers hold more than a few.
+
+    Parameters
+    ----------
+    options : ExtractOptions
+        With ``scheduler``, that cluster is used, and paths must mean the same on its workers;
+        else ``workers`` processes are started here, one a GPU of ``gpus`` if that is given.
+
+    Raises
+    ------
+    FeieError
+        The cluster is not there, or its workers lack weights.
+    """
+
+    def __init__(self, options: ExtractOptions) -> None:
+        self._gpus = options.gpus or ()
+        self._cluster: LocalCluster | None = None
+        self._futures: deque[tuple[Future, list[Source]]] = deque()
+        self.detector: dict[str, Any] | None = None
+        self.frames = 0
+        if options.scheduler:
+            self._options = options.model_copy(update=_absolute(options))
+            self._client = _connect(options.scheduler)
+        else:
+            workers = options.workers or len(self._gpus)
+            threads = options.threads or max(1, cores() // workers)
+            self._options = options.model_copy(update={"threads": threads})
+            self._cluster = _start_cluster(workers)
+            self._client = Client(self._cluster, set_as_default=False)
+        try:
+            self.made: Made = self._ask()
+        except BaseException:
+            self.close()
+            raise
+
+    def _ask(self) -> Made:
+        """Let a worker load its engine, to learn what it makes."""
+        future = self._submit([])
+        while not self._is_over(future):
+            pass  # on a busy cluster, until there is a worker
+        parcel = _result(future)
+        if parcel is None:
+            raise EngineError("workers die while they load the network: is their memory enough?")
+        return parcel.made
+
+    def close(self) -> None:
+        """Take back what is out; end the cluster if it was started here."""
+        with suppress(Exception):  # what is gone already is fine
+            self._client.cancel([future for future, _ in self._futures])
+            if self._cluster is None:
+                self._client.run(remote.close_idle)
+        with suppress(Exception):
+            self._client.close(timeout=_TICK)
+        if self._cluster is not None:
+            with suppress(Exception):
+                self._cluster.close(timeout=10 * _TICK)
+
+    def records(self, sources: Iterable[Source]) -> Iterator[Finished | None]:
+        """Work through the sources.
+
+        Yields
+        ------
+        Finished or None
+            One a source, in their order. None where a second has passed without one.
+
+        Raises
+        ------
+        FeieError
+            Something that no other video would survive either.
+        """
+        listed = [replace(source, path=source.path.absolute()) for source in sources]
+        parcels = _parcels(listed, self._parcel_videos(len(listed)))
+        while True:
+            for parcel in itertools.islice(parcels, max(0, self._room() - len(self._futures))):
+                self._futures.append((self._submit(parcel), parcel))
+            if not self._futures:
+                return
+            future, sent = self._futures[0]
+            if not self._is_over(future):
+                yield None
+                continue
+            self._futures.popleft()
+            result = _result(future)
+            if result is not None:
+                self._take_over(result)
+                yield from result.finished
+            elif len(sent) == 1:
+                told = f"{sent[0].relative} was lost with its worker, again and again"
+                yield failure(sent[0], VideoError("worker-lost", told), self.made)
+            else:
+                # One of them may be the cause: each goes out by itself, before all others.
+                singles = [(self._submit([source], priority=1), [source]) for source in sent]
+                self._futures.extendleft(reversed(singles))
+
+    def _slots(self) -> int:
+        """Tasks that the cluster runs at a time; workers may come and go."""
+        return max(1, sum(self._client.nthreads().values()))
+
+    def _room(self) -> int:
+        return _AHEAD * self._slots()
+
+    def _parcel_videos(self, videos: int) -> int:
+        most = _PARCEL_VIDEOS * (self._options.threads or 1)
+        return max(1, min(most, math.ceil(videos / (4 * self._slots()))))
+
+    def _submit(self, sources: list[Source], priority: int = 0) -> Future:
+        return self._client.submit(
+            remote.extract_parcel,
+            self._options,
+            sources,
+            self._gpus,
+            pure=False,
+            priority=priority,
+        )
+
+    def _is_over(self, future: Future) -> bool:
+        """Wait a tick for the end of a task, good or bad."""
+        with self._client.as_current(), suppress(CancelledError):  # `_result` says so
+            try:
+                wait(future, timeout=_TICK)
+            except TimeoutError:
+                return False
+        return True
+
+    def _take_over(self, parcel: remote.Parcel) -> None:
+        """Note what a worker says of its numbers; all workers must make the same."""
+        for what, ours, theirs in (
+            ("extractor", self.made.extractor, parcel.made.extractor),
+            ("detector", self.detector or parcel.detector, parcel.detector or self.detector),
+            ("device", _kind(self.made.device), _kind(parcel.made.device)),
+            ("versions", self.made.versions, parcel.made.versions),
+        ):
+            if ours != theirs:
+                raise UsageError(
+                    f"workers differ in {what}: {_difference(ours, theirs)}; give all the same"
+                )
+        self.detector = parcel.detector or self.detector
+        self.frames += parcel.frames
+
+
+def _kind(device: str) -> str:
+    return device.partition(":")[0]
+
+
+def _difference(ours: object, theirs: object) -> str:
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        key = min(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k))
+        return f"{key} is {ours.get(key)} and {theirs.get(key)}"
+    return f"{ours} and {theirs}"
+
+
+def _parcels(sources: list[Source], videos: int) -> Iterator[list[Source]]:
+    """Cut the sources into runs of at most so many videos and, past the first, so many bytes."""
+    parcel: list[Source] = []
+    size = 0
+    for source in sources:
+        if parcel and (len(parcel) >= videos or size + source.size > _PARCEL_BYTES):
+            yield parcel
+            parcel, size = [], 0
+        parcel.append(source)
+        size += source.size
+    if parcel:
+        yield parcel
+
+
+def _result(future: Future) -> remote.Parcel | None:
+    """Give what a task gave; None where its worker was lost again and again."""
+    try:
+        parcel: remote.Parcel = future.result()
+        return parcel
+    except (FeieError, MemoryError):
+        raise
+    except KilledWorker:
+        return None
+    except CancelledError as error:
+        raise EngineError(
+            "the cluster's scheduler is gone; what was committed is safe, the same command goes on"
+        ) from error
+    except Exception as error:  # such as a worker without feie
+        text = f"{type(error).__name__}: {error}"
+        raise EngineError(f"a worker of the cluster cannot extract ({text})") from error
+
+
+def _start_cluster(workers: int) -> LocalCluster:
+    # A video that kills two workers has had its chances; memory is the user's to share out.
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        )
+
+
+def _connect(address: str) -> Client:
+    try:
+        return Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise UsageError(f"no dask scheduler answers at {address} ({error})") from error
+
+
+def _absolute(options: ExtractOptions) -> dict[str, str]:
+    """Paths of weights as other machines find them: workers start in folders of their own."""
+    changes = {}
+    if Path(options.extractor).is_file():
+        changes["extractor"] = str(Path(options.extractor).absolute())
+    kind, _, rest = (options.detector or "").partition(":")
+    if rest and Path(rest).is_file():
+        changes["detector"] = f"{kind}:{Path(rest).absolute()}"
+    return changes

@@ -1,0 +1,80 @@
+"""Stage one's engine, built from the options of `feie extract` in the process that is to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from feie.features.detect import Detector, load_detector
+from feie.features.extractors import load_extractor
+from feie.features.facestream import FaceOptions
+from feie.features.sources import Source
+from feie.pipeline.extract_options import ExtractOptions, cores
+from feie.pipeline.provenance import library_versions
+from feie.pipeline.results import Finished, Made
+from feie.pipeline.stage_one import Announce, StageOne
+
+
+class LocalEngine:
+    """The engine in this very process; see `results.Engine`.
+
+    Parameters
+    ----------
+    options : ExtractOptions
+    announce : callable, optional
+        See `StageOne`.
+
+    Raises
+    ------
+    FeieError
+        Weights or a device that are not there.
+    """
+
+    def __init__(self, options: ExtractOptions, announce: Announce | None = None) -> None:
+        extractor = load_extractor(options.extractor, options.device)
+        self.made = Made(
+            schema=extractor.schema,
+            extractor={"name": extractor.name, "sha256": extractor.sha256},
+            embedding_dim=extractor.embedding_dim if options.embedding else 0,
+            device=extractor.device,
+            versions=library_versions(),
+        )
+        self.stage = StageOne(
+            extractor,
+            FaceOptions(faces=options.faces, fps=options.fps),
+            _Detectors(options).load,
+            threads=options.threads or cores(),
+            batch_size=options.batch_size,
+            embedding=options.embedding,
+            announce=announce,
+        )
+
+    @property
+    def detector(self) -> dict[str, Any] | None:
+        """What the detector says of itself, once a video has needed one."""
+        found = self.stage.detector
+        return found and {"name": found.name, "sha256": found.sha256, **found.options}
+
+    @property
+    def frames(self) -> int:
+        """Frames seen so far."""
+        return self.stage.frames
+
+    def records(self, sources: Iterable[Source]) -> Iterator[Finished | None]:
+        """Work through the sources; see `StageOne.records`."""
+        return self.stage.records(sources)
+
+    def close(self) -> None:
+        """Nothing is left running."""
+
+
+class _Detectors:
+    """Loads the detector when a video first needs one, or at once if it was asked for by name."""
+
+    def __init__(self, options: ExtractOptions) -> None:
+        self._spec = options.detector
+        asked = options.detector is not None or options.faces == "detect"
+        self._loaded = load_detector(self._spec) if asked and options.faces != "aligned" else None
+
+    def load(self) -> Detector:
+        return self._loaded if self._loaded is not None else load_detector(self._spec)

@@ -1,0 +1,39 @@
+"""Where stage one runs: in a watched child process, in this one, or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from feie.pipeline.extract_options import ExtractOptions
+from feie.pipeline.results import Engine
+
+
+@contextmanager
+def running_engine(options: ExtractOptions) -> Iterator[Engine]:
+    """Start what the options ask for, and end it at once when the block ends.
+
+    Raises
+    ------
+    FeieError
+        Weights, a device or a cluster that are not there.
+    """
+    engine = _start(options)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def _start(options: ExtractOptions) -> Engine:
+    if options.scheduler or options.workers or options.gpus:
+        from feie.pipeline.cluster import ClusterEngine
+
+        return ClusterEngine(options)
+    if options.isolate:
+        from feie.pipeline.isolated import IsolatedEngine
+
+        return IsolatedEngine(options)
+    from feie.pipeline.engine import LocalEngine
+
+    return LocalEngine(options)

@@ -1,0 +1,84 @@
+"""What `feie extract` can be asked to do; light, because every worker process reads it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def local_store(store: object) -> object:
+    """Refuse URLs: the lock and the order of commits need a file system."""
+    if "://" in str(store) or not str(store):
+        raise ValueError("stores are written to a local folder; copy it where you like afterwards")
+    return store
+
+
+def _numbers(gpus: object) -> object:
+    """Read ``0,1`` as (0, 1)."""
+    if not isinstance(gpus, str):
+        return gpus
+    if not re.fullmatch(r"\d+(,\d+)*", gpus):
+        raise ValueError("give numbers of GPUs with commas, such as 0,1")
+    return tuple(int(number) for number in gpus.split(","))
+
+
+def _share(shard: object) -> object:
+    """Read ``2/8`` as (2, 8)."""
+    if not isinstance(shard, str):
+        return shard
+    found = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise ValueError("give i/n with 1 <= i <= n, such as 1/8 for the first of eight")
+    return int(found[1]), int(found[2])
+
+
+class ExtractOptions(BaseModel):
+    """What `feie extract` is asked to do; see ``feie extract --help`` for each."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    videos: Path
+    store: Annotated[Path, BeforeValidator(local_store)] = Path("features.zarr")
+    extractor: str = "mma-lite"
+    detector: str | None = None
+    faces: Literal["auto", "detect", "aligned"] = "auto"
+    fps: float | None = Field(default=None, gt=0)
+    embedding: bool = False
+    device: str = "auto"
+    batch_size: int = Field(default=64, gt=0)
+    threads: int | None = Field(default=None, gt=0)
+    retry_failed: bool = False
+    dry_run: bool = False
+    commit_videos: int = Field(default=256, gt=0)
+    commit_seconds: float = Field(default=30.0, ge=0)
+    timeout: float = Field(default=300.0, gt=0)
+    isolate: bool = True
+    workers: int | None = Field(default=None, gt=0)
+    gpus: Annotated[tuple[int, ...] | None, BeforeValidator(_numbers)] = None
+    scheduler: str | None = None
+    shard: Annotated[tuple[int, int] | None, BeforeValidator(_share)] = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.scheduler and (self.workers or self.gpus):
+            raise ValueError(
+                "--scheduler uses the workers of that cluster: leave out --workers and --gpus"
+            )
+        if self.gpus and self.workers not in (None, len(self.gpus)):
+            raise ValueError("--gpus starts one worker a GPU: leave out --workers")
+        if self.gpus and self.device != "auto":
+            raise ValueError("--gpus names the devices: leave out --device")
+        if not self.isolate and (self.workers or self.gpus or self.scheduler):
+            raise ValueError("workers always isolate what they run: leave out --no-isolate")
+        return self
+
+
+def cores() -> int:
+    """Count the cores that this process may use: fewer than there are under SLURM."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

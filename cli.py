@@ -256,7 +256,8 @@ def extract(
         str | None, typer.Option(help="One worker process a GPU, e.g. `0,1,2,3`.")
     ] = None,
     scheduler: Annotated[
-        str | None, typer.Option(help="Use a running dask cluster, e.g. `tcp://node7:8786`.")
+        str | None,
+        typer.Option(help="Use a running dask cluster: `tcp://node7:8786` or a scheduler file."),
     ] = None,
     shard: Annotated[
         str | None,
@@ -602,10 +603,13 @@ def _show_ablate(result: Any) -> None:
 
 @app.command("train-mma", rich_help_panel="The extractor")
 def train_mma(
-    config: Annotated[Path, typer.Argument(help="YAML: packs, network, schedule.")],
+    config: Annotated[
+        Path,
+        typer.Argument(help="YAML: data, network, schedule; or `mma-base`, which comes with feie."),
+    ],
     data_root: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of the packs named in the configuration; may be repeated."),
+        typer.Option(help="Folder of the data named in the configuration; may be repeated."),
     ] = None,
     run_dir: Annotated[
         Path, typer.Option("--out", help="Folder of checkpoint, log, curves and weights.")
@@ -614,14 +618,18 @@ def train_mma(
         str | None, typer.Option(help="Aligns face crops, e.g. `scrfd:FILE.onnx`.")
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of the network.")] = 2,
+    workers: Annotated[
+        int, typer.Option(help="Threads that read and augment images; 0: processors to spare.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Train the multi-task affect network (MMA) on packs of labelled faces.
+    """Train the multi-task affect network (MMA) on AffectNet, Aff-Wild2, EmotioNet, tables, packs.
 
-    A label that a data set lacks is unknown, not absent. A run that was killed goes on from its
-    last checkpoint with the same command.
+    The configuration says which data are where (docs/train-mma.md). A label that a data set lacks
+    is unknown, not absent. A run that was killed goes on from its last checkpoint with the same
+    command.
 
-    Example: `feie train-mma mma-lite.yaml --data-root ../shared/data --out mma-run`
+    Example: `feie train-mma mma-base --data-root /data --out mma-run`
     """
     values = {
         "config": config,
@@ -629,12 +637,16 @@ def train_mma(
         "out": run_dir,
         "detector": detector,
         "threads": threads,
+        "workers": workers,
     }
     again = "the same command goes on from the last checkpoint"
     _perform("train_mma", values, as_json, _show_train_mma, again)
 
 
 def _show_train_mma(result: Any) -> None:
+    for source, names in result.unreadable.items():
+        if names:
+            err.print(f"{escape(source)}: {len(names)} unreadable: {escape(', '.join(names[:10]))}")
     for pack, scores in result.validation.items():
         figures = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
         _say(f"{escape(pack)}: {figures}")
@@ -648,9 +660,40 @@ def evaluate_mma(
         typer.Option(
             "--data",
             help="HDF5 pack: `jpeg` or `images`, `expression` (names, or codes with attribute "
-            "`classes`), and any of `valence`, `arousal`, `au` (attribute `columns`).",
+            "`classes`), and any of `valence`, `arousal`, `au` (attribute `columns`); or, with "
+            "--reader, the folder of a data set or a table.",
         ),
     ],
+    reader: Annotated[
+        str, typer.Option(help="`pack`, `affectnet`, `aff-wild2`, `emotionet` or `table`.")
+    ] = "pack",
+    split: Annotated[str | None, typer.Option(help="`train`, `val` or `test`.")] = None,
+    partition: Annotated[
+        list[Path] | None,
+        typer.Option(help="CSV, or folder with a CSV a split, of another protocol; repeatable."),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images, if not the usual one.")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="File or folder of the annotations, if not the usual one.")
+    ] = None,
+    outside: Annotated[
+        str | None,
+        typer.Option(
+            help="Contempt, other, none, uncertain: `keep` (without expression) or `drop`.",
+            show_default="keep",
+        ),
+    ] = None,
+    every: Annotated[
+        int | None, typer.Option(help="Score every so-manieth image.", show_default="1")
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of images that may be missing or unreadable.", show_default="0.01"
+        ),
+    ] = None,
     weights: Annotated[
         str, typer.Option(help="Bundled name, or a .safetensors made by `feie train-mma`.")
     ] = "mma-lite",
@@ -661,13 +704,17 @@ def evaluate_mma(
     held_out: Annotated[
         float | None, typer.Option(help="Score only the share that training held out.")
     ] = None,
+    held_out_by: Annotated[
+        str, typer.Option(help="What was held out: images by `name`, or whole persons: `person`.")
+    ] = "name",
     repeats: Annotated[int, typer.Option(help="Bootstrap resamples.")] = 1000,
     device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1` or `auto`.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Score an extractor on every image of a pack: accuracy, F1, CCC, calibration.
+    """Score an extractor on every image of a pack or data set: accuracy, F1, CCC, calibration.
 
-    Example: `feie evaluate-mma --data fer2013_val.h5 --json`
+    Example: `feie evaluate-mma --data fer2013_val.h5 --json`, or
+    `feie evaluate-mma --reader affectnet --data AffectNet --split val`
     """
     _perform("evaluate_mma", _given(locals()), as_json, _show_evaluate_mma)
 
@@ -683,6 +730,11 @@ def _show_evaluate_mma(result: Any) -> None:
         err.print("expression codes were taken in Aff-Wild2's order (0 neutral … 6 surprise)")
     for label, count in result.outside.items():
         table.add_row(f"outside the seven: {escape(label)}", str(count), "")
+    for reason, count in result.dropped.items():
+        table.add_row(f"left out: {escape(reason)}", str(count), "")
+    if result.unreadable:
+        some = ", ".join(result.unreadable[:10])
+        err.print(f"{len(result.unreadable)} images cannot be read: {escape(some)}")
     for group in (result.recall, result.au_f1):
         for name, value in group.items():
             kind = "recall" if group is result.recall else "F1"

@@ -1,4 +1,4 @@
-"""`feie train-mma`: train an MMA extractor from packs of faces by a YAML configuration."""
+"""`feie train-mma`: train an MMA extractor on labelled faces by a YAML configuration."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from feie.features.detect import Detector, load_detector
-from feie.features.mma.config import MmaConfig, read_config
+from feie.features.mma.config import MmaConfig, find_config, read_config
 from feie.features.mma.crops import CROP_SEARCH
 from feie.features.mma.curves import draw_curves
+from feie.features.mma.face_rows import FaceRows, in_order, worker_count
+from feie.features.mma.labelled import Labelled
 from feie.features.mma.network import MMANetwork
-from feie.features.mma.packs import Pack
-from feie.features.mma.sampling import Batch, Mixture, Source, load_faces, load_source
+from feie.features.mma.readers.listing import Listing
+from feie.features.mma.sampling import Mixture, Source, load_faces, load_source
 from feie.features.mma.scores import score_pack
 from feie.features.mma.training import Trainer, config_digest
 from feie.features.mma.vocabulary import ASSUMED_CODES
 from feie.features.mma.weights import save_weights
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+
+_CHUNK = 512
 
 
 class TrainMmaOptions(BaseModel):
@@ -35,16 +37,19 @@ class TrainMmaOptions(BaseModel):
     Attributes
     ----------
     config : Path
-        YAML file, see `MmaConfig`.
+        YAML file, see `MmaConfig`, or the name of one that comes with feie (``mma-base``).
     data_root : tuple of Path
-        Folders below which the packs named in the configuration are looked for, in order.
+        Folders below which the data named in the configuration are looked for, in order.
     out : Path
         Folder of the run; ``stage-1`` … below it hold checkpoint, log, curves and weights of each
         stage. A run that was killed goes on from its last checkpoint there.
     detector : str, optional
-        For packs with ``crops: detected``, e.g. ``scrfd:FILE``.
+        For data with ``crops: detected``, e.g. ``scrfd:FILE``.
     threads : int
-        Threads of the network; batches are prepared in one more.
+        Threads of the network.
+    workers : int
+        Threads that read, align and augment, one batch each; 0 takes the processors that the
+        network leaves, at most eight. Their number changes no number.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +59,7 @@ class TrainMmaOptions(BaseModel):
     out: Path = Path("mma-run")
     detector: str | None = None
     threads: int = Field(default=2, ge=1)
+    workers: int = Field(default=0, ge=0)
 
 
 class TrainMmaResult(BaseModel):
@@ -66,15 +72,19 @@ class TrainMmaResult(BaseModel):
     steps : int
         Optimiser steps of the last stage.
     images : dict of str to dict
-        How the images of each source were aligned, and how many carry which label.
+        How the images of each source were aligned (of image files: those that were drawn), how
+        many carry which label, and how many were left out, by reason.
+    unreadable : dict of str to list of str
+        Images of each source that could not be read and were replaced by other draws.
     validation : dict of str to dict
-        Last figures on each validation pack, by the averaged weights. Both are of the last
+        Last figures on each validation set, by the averaged weights. Both are of the last
         stage, and empty where it was complete already.
     """
 
     weights: Path
     steps: int
     images: dict[str, dict[str, int]] = {}
+    unreadable: dict[str, list[str]] = {}
     validation: dict[str, dict[str, float]] = {}
 
 
@@ -84,10 +94,10 @@ def run(options: TrainMmaOptions, progress: ProgressCallback = silent) -> TrainM
     Raises
     ------
     UsageError, DataError
-        A configuration, pack or checkpoint that cannot be used.
+        A configuration, data or a checkpoint that cannot be used.
     """
     torch.set_num_threads(options.threads)
-    stages = read_config(options.config)
+    stages = read_config(find_config(options.config))
     detector = load_detector(options.detector, CROP_SEARCH) if options.detector else None
     network: MMANetwork | None = None
     for number, config in enumerate(stages, start=1):
@@ -115,25 +125,28 @@ def _stage(
     progress: ProgressCallback,
 ) -> TrainMmaResult:
     config, roots = trainer.config, options.data_root
-    sources, images = {}, {}
+    sources = {}
     for done, (name, source) in enumerate(config.sources.items()):
-        progress(Progress("sources", done, len(config.sources), message=f"reading {source.pack}"))
+        progress(Progress("sources", done, len(config.sources), message=f"reading {source.title}"))
         sources[name] = load_source(source, roots, detector, options.out)
-        images[name] = _summary(sources[name])
-        if sources[name].pack.codes == "aff-wild2":
-            said = f"{source.pack}: {ASSUMED_CODES}"
-            progress(Progress("sources", done, len(config.sources), message=said))
-    validation = {}
-    for name, part in config.validation.items():
-        pack, faces, _ = load_faces(part, roots, detector, options.out)
-        validation[name] = (pack, faces)
+        for said in _remarks(sources[name].data):
+            message = f"{source.title}: {said}"
+            progress(Progress("sources", done, len(config.sources), message=message))
+    validation = {
+        name: load_faces(part, roots, detector, options.out)
+        for name, part in config.validation.items()
+    }
     log = _Log(folder / "log.csv", trainer.step)
     scores: dict[str, dict[str, float]] = {}
-    for line in _train(config, trainer, Mixture(config, sources)):
+    named: dict[str, int] = {}
+    workers = worker_count(options.workers, options.threads)
+    for line in _train(config, trainer, Mixture(config, sources), workers):
         progress(_steps(trainer, line))
+        for message in _broken(sources, named):
+            progress(_steps(trainer, message=message))
         log.add(trainer.step, line)
         if _validates(trainer):
-            scores = _validate(trainer, validation)
+            scores = _validate(trainer, validation, workers)
             for name, figures in scores.items():
                 log.add(trainer.step, {f"{name}/{key}": v for key, v in figures.items()})
                 text = ", ".join(f"{key} {value:.3f}" for key, value in figures.items())
@@ -142,7 +155,11 @@ def _stage(
             _export(folder, trainer)
             draw_curves(log.path, folder / "curves.png")
     return TrainMmaResult(
-        weights=_export(folder, trainer), steps=trainer.step, images=images, validation=scores
+        weights=_export(folder, trainer),
+        steps=trainer.step,
+        images={name: _summary(source) for name, source in sources.items()},
+        unreadable={name: _unreadable(source) for name, source in sources.items()},
+        validation=scores,
     )
 
 
@@ -156,40 +173,43 @@ def _validates(trainer: Trainer) -> bool:
     )
 
 
-def _train(config: MmaConfig, trainer: Trainer, mixture: Mixture) -> Iterator[dict[str, float]]:
+def _train(
+    config: MmaConfig, trainer: Trainer, mixture: Mixture, workers: int
+) -> Iterator[dict[str, float]]:
     """Take the remaining steps; give mean losses at each line of the log and each validation."""
     sums: dict[str, float] = {}
     steps = seen = 0
     started = time.monotonic()
-    with ThreadPoolExecutor(1) as pool:
-        waiting: list[Future[Batch]] = []
-        following = trainer.step
-        while trainer.step < config.steps:
-            while len(waiting) < 2 and following < config.steps:
-                waiting.append(pool.submit(mixture.batch, following))
-                following += 1
-            batch = waiting.pop(0).result()
-            rate = trainer.learning_rate()
-            for key, value in trainer.advance(batch).items():
-                sums[key] = sums.get(key, 0.0) + value
-            steps, seen = steps + 1, seen + len(batch.faces)
-            if trainer.step % config.log_every == 0 or _validates(trainer):
-                seconds = time.monotonic() - started
-                yield {key: value / steps for key, value in sums.items()} | {
-                    "lr": rate,
-                    "images/s": seen / seconds,
-                }
-                sums, steps, seen, started = {}, 0, 0, time.monotonic()
+    for batch in in_order(mixture.batch, range(trainer.step, config.steps), workers):
+        rate = trainer.learning_rate()
+        for key, value in trainer.advance(batch).items():
+            sums[key] = sums.get(key, 0.0) + value
+        steps, seen = steps + 1, seen + len(batch.faces)
+        if trainer.step % config.log_every == 0 or _validates(trainer):
+            seconds = time.monotonic() - started
+            yield {key: value / steps for key, value in sums.items()} | {
+                "lr": rate,
+                "images/s": seen / seconds,
+            }
+            sums, steps, seen, started = {}, 0, 0, time.monotonic()
 
 
 def _validate(
-    trainer: Trainer, packs: dict[str, tuple[Pack, NDArray[np.uint8]]]
+    trainer: Trainer, sets: dict[str, tuple[Labelled, FaceRows]], workers: int
 ) -> dict[str, dict[str, float]]:
     size = trainer.config.phase_at(trainer.step - 1).size
     figures = {}
-    for name, (pack, faces) in packs.items():
-        scores = score_pack(pack, trainer.predict(faces, size), repeats=0)
-        figures[name] = scores.headline()
+    for name, (data, faces) in sets.items():
+        chunks = np.array_split(np.arange(len(data)), range(_CHUNK, len(data), _CHUNK))
+        predicted, scored = [], []
+        for rows, (read, readable) in zip(
+            chunks, in_order(faces.read, chunks, workers), strict=True
+        ):
+            predicted.append(trainer.predict(read, size)[readable])
+            scored.append(rows[readable])
+        affect = np.concatenate(predicted)
+        data = data if len(affect) == len(data) else data.select(np.concatenate(scored))
+        figures[name] = score_pack(data, affect, repeats=0).headline()
     return figures
 
 
@@ -206,14 +226,39 @@ def _export(folder: Path, trainer: Trainer) -> Path:
 
 
 def _summary(source: Source) -> dict[str, int]:
-    pack = source.pack
-    return vars(source.alignment) | {
-        "images": len(pack),
-        "expression": int((pack.expression >= 0).sum()),
-        "outside": sum(pack.outside.values()),
-        "valence_arousal": int((~np.isnan(source.valence_arousal).any(axis=1)).sum()),
-        "units": int((~np.isnan(source.units).all(axis=1)).sum()),
+    data = source.data
+    counts = {
+        "images": len(data),
+        "expression": int((data.expression >= 0).sum()),
+        "outside": sum(data.outside.values()),
+        "valence_arousal": int((~np.isnan(data.valence_arousal).any(axis=1)).sum()),
+        "units": int((~np.isnan(data.units).all(axis=1)).sum()),
     }
+    dropped = data.dropped if isinstance(data, Listing) else {}
+    return vars(source.faces.alignment) | counts | {f"- {k}": n for k, n in dropped.items()}
+
+
+def _remarks(data: Labelled) -> list[str]:
+    """Say what a user should know of some data before they are learnt from."""
+    said = [ASSUMED_CODES] if data.codes == "aff-wild2" else []
+    if isinstance(data, Listing):
+        said += data.remarks
+        said += [f"{count} left out: {reason}" for reason, count in data.dropped.items()]
+    return said
+
+
+def _unreadable(source: Source) -> list[str]:
+    return [str(source.data.names[row]) for row in source.faces.unreadable]
+
+
+def _broken(sources: dict[str, Source], named: dict[str, int]) -> Iterator[str]:
+    """Name the images that turned out to be unreadable since the last time."""
+    for name, source in sources.items():
+        broken = _unreadable(source)
+        if len(broken) > named.get(name, 0):
+            some = ", ".join(broken[:10]) + (", …" if len(broken) > 10 else "")
+            yield f"{name}: {len(broken)} unreadable images, replaced by others: {some}"
+        named[name] = len(broken)
 
 
 class _Log:

@@ -24,10 +24,11 @@ from feie.features.mma.crops import (
     fixed_crop,
     pack_faces,
 )
+from feie.features.mma.labelled import held_out
 from feie.features.mma.metrics import concordance
 from feie.features.mma.network import MMANetwork, NetworkConfig
 from feie.features.mma.packs import Pack, read_pack, read_units
-from feie.features.mma.sampling import held_out, weak_valence_arousal
+from feie.features.mma.sampling import weak_valence_arousal
 from feie.features.mma.scores import score_pack
 from feie.features.mma.teacher import Guess, Teacher, guessed_units
 from feie.features.mma.weights import save_weights
@@ -269,7 +270,7 @@ def test_every_image_becomes_a_face(write: Write) -> None:
     images = [*_faces(1, 112), *_faces(1, 48, 1), *_faces(1, 224), np.zeros((60, 90, 3), np.uint8)]
     faces, alignment = pack_faces(read_pack(write(images)))
     assert faces.shape == (4, 112, 112, 3)
-    assert vars(alignment) == {"aligned": 1, "detected": 0, "fixed": 3}
+    assert vars(alignment) == {"aligned": 1, "landmarks": 0, "detected": 0, "fixed": 3}
     np.testing.assert_array_equal(faces[0], images[0][:, :, ::-1])
     grey, _ = pack_faces(read_pack(write(_faces(3, 48, 1))))
     assert grey.shape == (3, 112, 112, 1)
@@ -315,7 +316,7 @@ def test_what_a_detector_misses_gets_the_fixed_crop(write: Write, tmp_path: Path
     pack = read_pack(write(_faces(3, 48)))
     faces, alignment = pack_faces(pack, _Detector())
     fixed, _ = pack_faces(pack)
-    assert vars(alignment) == {"aligned": 0, "detected": 1, "fixed": 2}
+    assert vars(alignment) == {"aligned": 0, "landmarks": 0, "detected": 1, "fixed": 2}
     assert not np.array_equal(faces[0], fixed[0])
     np.testing.assert_array_equal(faces[1:], fixed[1:])
     detector = _Detector()

@@ -21,9 +21,10 @@ from safetensors.torch import load_file, save_file
 
 from feie.features.errors import DataError, MissingWeightsError, UsageError
 from feie.features.extractors import bundled, load_extractor
-from feie.features.mma.config import MmaConfig, SourceConfig, read_config
+from feie.features.mma.config import MmaConfig, read_config
+from feie.features.mma.data_config import PackSource
 from feie.features.mma.network import MMA_BASE, MMA_LITE, MMANetwork, NetworkConfig
-from feie.features.mma.packs import read_units
+from feie.features.mma.packs import read_pack, read_units
 from feie.features.mma.sampling import Batch, load_source
 from feie.features.mma.training import Trainer
 from feie.features.mma.weights import save_weights
@@ -133,12 +134,12 @@ def test_a_teacher_fills_in_what_is_not_annotated(packs: Path, tmp_path: Path) -
     guesses[0, 9] = 0.25
     with h5py.File(tmp_path / "guesses.h5", "w") as file:
         file["name"], file["au"] = [b"3", b"nobody"], guesses
-    source = SourceConfig(pack="faces.h5", proportion=1, pseudo_units="guesses.h5")
+    source = PackSource(pack="faces.h5", proportion=1, pseudo_units="guesses.h5")
     loaded = load_source(source, (packs, tmp_path), None, tmp_path)
-    assert np.argwhere(~np.isnan(loaded.units)).tolist() == [[3, 9]]
+    assert np.argwhere(~np.isnan(loaded.data.units)).tolist() == [[3, 9]]
     annotated = source.model_copy(update={"pack": "renders.h5"})
     loaded = load_source(annotated, (packs, tmp_path), None, tmp_path)
-    np.testing.assert_array_equal(loaded.units, loaded.pack.units)
+    np.testing.assert_array_equal(loaded.data.units, read_pack(packs / "renders.h5").units)
     with h5py.File(tmp_path / "guesses.h5", "w") as file:
         file["name"], file["au"] = [b"one", b"two"], guesses
     with pytest.raises(DataError, match=r"guesses\.h5 names no image of faces\.h5"):

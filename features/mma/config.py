@@ -8,80 +8,19 @@ from typing import Literal
 import numpy as np
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
 
-from feie.features.errors import DataError, UsageError
+from feie.features.errors import UsageError
 from feie.features.mma.augment import AugmentConfig
+from feie.features.mma.data_config import DataConfig, SourceConfig, Strict
 from feie.features.mma.network import NETWORKS, NetworkConfig
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class PartConfig(_Strict):
-    """A fixed part of a pack, chosen by a hash of each image's name.
-
-    Attributes
-    ----------
-    held_out : float
-        Share of the images that is held out.
-    keep : {"train", "held-out"}
-        Which side this is.
-    """
-
-    held_out: float = Field(gt=0, lt=1)
-    keep: Literal["train", "held-out"]
-
-
-class PackConfig(_Strict):
-    """One pack of faces.
-
-    Attributes
-    ----------
-    pack : str
-        Path of the HDF5 file, relative to one of the data roots.
-    part : PartConfig, optional
-        Use only a part of it.
-    crops : {"fixed", "detected"}
-        How images that are not 112x112 are aligned; ``detected`` needs a detector.
-    """
-
-    pack: str
-    part: PartConfig | None = None
-    crops: Literal["fixed", "detected"] = "fixed"
-
-
-class SourceConfig(PackConfig):
-    """A pack to learn from.
-
-    Attributes
-    ----------
-    proportion : float
-        Share of every batch, relative to the other sources.
-    balance : float
-        0 draws images as they come, 1 all expressions equally often; between, by the count of
-        the image's expression to the power of minus this.
-    valence_arousal : {"pack", "expression", "none"}
-        Labels of the pack, the weak rule of `weak_valence_arousal`, or nothing.
-    pseudo_units : str, optional
-        Path of an HDF5 file with ``name`` (n,) and ``au`` (n, 17), a teacher's guesses, joined
-        to the images by name; they fill in what the pack itself does not annotate.
-    """
-
-    proportion: float = Field(gt=0)
-    balance: float = Field(default=0.0, ge=0, le=1)
-    valence_arousal: Literal["pack", "expression", "none"] = "pack"
-    pseudo_units: str | None = None
-
-
-class PhaseConfig(_Strict):
+class PhaseConfig(Strict):
     """Some steps at one image size.
 
     Attributes
@@ -99,7 +38,7 @@ class PhaseConfig(_Strict):
     batch: int = Field(ge=2)
 
 
-class LossConfig(_Strict):
+class LossConfig(Strict):
     """Weights and forms of the four losses.
 
     Attributes
@@ -127,7 +66,7 @@ class LossConfig(_Strict):
     match_annotated: bool = True
 
 
-class OptimiserConfig(_Strict):
+class OptimiserConfig(Strict):
     """AdamW with a linear warm-up, then half a cosine to zero, and an average of the weights.
 
     Attributes
@@ -148,7 +87,7 @@ class OptimiserConfig(_Strict):
     ema: float = Field(default=0.999, ge=0, lt=1)
 
 
-class MmaConfig(_Strict):
+class MmaConfig(Strict):
     """One stage of training.
 
     Attributes
@@ -158,7 +97,8 @@ class MmaConfig(_Strict):
     network : NetworkConfig
         Or, in YAML, the name of one of `NETWORKS`.
     sources, validation : dict
-        Packs to learn from and packs to be measured on, by name.
+        Data to learn from and data to be measured on, by name; the field `reader` of each says
+        who reads it, without which it is a pack.
     phases : tuple of PhaseConfig
         One after the other, under one learning-rate schedule.
     stop_after : int, optional
@@ -174,7 +114,7 @@ class MmaConfig(_Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     network: NetworkConfig
     sources: dict[str, SourceConfig] = Field(min_length=1)
-    validation: dict[str, PackConfig] = Field(default_factory=dict)
+    validation: dict[str, DataConfig] = Field(default_factory=dict)
     phases: tuple[PhaseConfig, ...] = Field(min_length=1)
     stop_after: int | None = Field(default=None, gt=0)
     losses: LossConfig = LossConfig()
@@ -277,16 +217,7 @@ def read_config(path: Path) -> tuple[MmaConfig, ...]:
         raise UsageError(f"{path}: {places}") from error
 
 
-def find_pack(name: str, roots: tuple[Path, ...]) -> Path:
-    """Find a pack below the first data root that holds it.
-
-    Raises
-    ------
-    DataError
-        None of them does.
-    """
-    for root in roots:
-        if (root / name).is_file():
-            return root / name
-    tried = ", ".join(str(root) for root in roots) or "no data root given"
-    raise DataError(f"pack {name} is in none of the data roots ({tried}): add one with --data-root")
+def find_config(path: Path) -> Path:
+    """Give a configuration's file: the path itself, or the one of that name that feie brings."""
+    own = Path(__file__).parent / "configs" / f"{path.name.removesuffix('.yaml')}.yaml"
+    return own if not path.exists() and path.parent == Path() and own.is_file() else path

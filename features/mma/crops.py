@@ -44,6 +44,8 @@ class Alignment:
     ----------
     aligned : int
         Images of 112x112, taken as aligned.
+    landmarks : int
+        Images aligned by the landmarks that their data set gives.
     detected : int
         Face crops aligned by a detector's landmarks.
     fixed : int
@@ -51,28 +53,51 @@ class Alignment:
     """
 
     aligned: int = 0
+    landmarks: int = 0
     detected: int = 0
     fixed: int = 0
 
     def __add__(self, other: Alignment) -> Alignment:
         """Count both."""
         return Alignment(
-            self.aligned + other.aligned, self.detected + other.detected, self.fixed + other.fixed
+            self.aligned + other.aligned,
+            self.landmarks + other.landmarks,
+            self.detected + other.detected,
+            self.fixed + other.fixed,
         )
 
 
 def decode(pack: Pack, row: int) -> NDArray[np.uint8]:
-    """Decode one image of a pack to (h, w, 3) RGB, or (h, w, 1) where it is stored grey."""
+    """Decode one image of a pack to (h, w, 3) RGB, or (h, w, 1) where it is stored grey.
+
+    Raises
+    ------
+    DataError
+        It cannot be decoded.
+    """
     stored = pack.images[row]
     if stored.ndim > 1:
         return stored.reshape(*stored.shape[:2], -1)
-    # Any colour: 8 bits, no alpha, upright as its EXIF says.
-    image = cv2.imdecode(stored, cv2.IMREAD_ANYCOLOR) if stored.size else None
+    image = decode_image(stored)
     if image is None:
-        raise DataError(f"{pack.path}: image {pack.names[row]} (row {row}) cannot be decoded")
+        raise DataError(f"{pack.title}: image {pack.names[row]} (row {row}) cannot be decoded")
+    return image
+
+
+def decode_image(encoded: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """Decode an image file's bytes to (h, w, 3) RGB, or (h, w, 1) where grey; None where broken."""
+    if not encoded.size:
+        return None
+    try:
+        # Any colour: 8 bits, no alpha, upright as its EXIF says.
+        image = cv2.imdecode(encoded, cv2.IMREAD_ANYCOLOR)
+    except cv2.error:
+        return None
+    if image is None:
+        return None
     if image.ndim == 2:
-        return np.ascontiguousarray(image[:, :, None])
-    return np.ascontiguousarray(image[:, :, 2::-1])
+        return np.ascontiguousarray(image[:, :, None], dtype=np.uint8)
+    return np.ascontiguousarray(image[:, :, 2::-1], dtype=np.uint8)
 
 
 def fixed_crop(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -92,32 +117,42 @@ def fixed_crop(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(padded, dtype=np.uint8).reshape(*padded.shape[:2], -1)[:SIDE]
 
 
-def detected_crop(image: NDArray[np.uint8], detector: Detector) -> NDArray[np.uint8] | None:
-    """Align a face crop (h, w, 3) by a detector's landmarks.
+def enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pad a face crop (h, w, c) by half its size and enlarge it to what detectors see best.
 
-    The crop is padded by half its size and enlarged first, since detectors miss faces that are
-    tiny or fill the picture.
+    They miss faces that are tiny or fill the picture.
 
     Returns
     -------
-    ndarray (112, 112, 3) uint8 or None
-        None where no face is found whose eyes are a plausible distance apart.
+    ndarray (h', w', 3) uint8
+        Its longer side is that of a fixed size.
     """
-    height, width = image.shape[:2]
-    side = max(height, width)
+    colour = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+    side = max(image.shape[:2])
     margin = round(_MARGIN * side)
-    padded = cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
+    padded = cv2.copyMakeBorder(colour, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
     scale = _DETECTION_SIDE / (side + 2 * margin)
     shape = (round(padded.shape[1] * scale), round(padded.shape[0] * scale))
-    enlarged = cv2.resize(padded, shape, interpolation=cv2.INTER_CUBIC)
-    found = detector.detect(np.asarray(enlarged, dtype=np.uint8))
+    return np.asarray(cv2.resize(padded, shape, interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+
+
+def found_landmarks(picture: NDArray[np.uint8], detector: Detector) -> NDArray[np.float32] | None:
+    """Search an `enlarged` face crop for the landmarks (5, 2) px of its face.
+
+    Returns
+    -------
+    ndarray (5, 2) or None
+        None where no face is found whose eyes are a plausible distance apart.
+    """
+    found = detector.detect(picture)
     if len(found.score) == 0:
         return None
     landmarks = found.landmarks[int(np.argmax(found.score))]
-    eyes = float(np.linalg.norm(landmarks[1] - landmarks[0])) / (scale * side)
+    side = max(picture.shape[:2]) / (1 + 2 * _MARGIN)
+    eyes = float(np.linalg.norm(landmarks[1] - landmarks[0])) / side
     if not 0.2 <= eyes <= 0.65 or not is_alignable(landmarks):
         return None
-    return align_face(np.asarray(enlarged, dtype=np.uint8), landmarks)
+    return landmarks
 
 
 def cached_pack_faces(
@@ -173,12 +208,14 @@ def pack_faces(pack: Pack, detector: Detector | None = None) -> tuple[NDArray[np
             continue
         face = None
         if detector is not None:
-            face = detected_crop(
-                np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image, detector
-            )
+            picture = enlarged(image)
+            landmarks = found_landmarks(picture, detector)
+            face = None if landmarks is None else align_face(picture, landmarks)
         if face is None:
             faces[row] = fixed_crop(image)
         else:
             faces[row] = face[:, :, : faces.shape[3]]
             detected += 1
-    return faces, Alignment(aligned, detected, len(pack) - aligned - detected)
+    return faces, Alignment(
+        aligned=aligned, detected=detected, fixed=len(pack) - aligned - detected
+    )

@@ -109,18 +109,24 @@ def unit_f1(probability: Array, target: Array, threshold: float = 0.5) -> Array:
 
 
 def bootstrap(
-    score: Callable[[NDArray[np.int64]], float], n: int, repeats: int = 1000, seed: int = 0
+    score: Callable[[NDArray[np.int64]], float],
+    n: int,
+    repeats: int = 1000,
+    seed: int = 0,
+    clusters: NDArray[np.int64] | None = None,
 ) -> tuple[float, float] | None:
     """95 % percentile interval of a score over samples drawn with replacement.
 
     Parameters
     ----------
     score : callable
-        From the indices (n,) of a resample to a figure.
+        From the indices of a resample to a figure.
     n : int
         Number of samples.
     repeats, seed : int
         Resamples, and where they start.
+    clusters : ndarray (n,), optional
+        Draw whole clusters (persons, videos) of these numbers instead of single samples.
 
     Returns
     -------
@@ -130,7 +136,19 @@ def bootstrap(
     if n == 0:
         return None
     rng = np.random.default_rng(seed)
-    values = np.array([score(rng.integers(0, n, n)) for _ in range(repeats)])
+    if clusters is None:
+        values = np.array([score(rng.integers(0, n, n)) for _ in range(repeats)])
+    else:
+        order = np.argsort(clusters, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(clusters[order])) + 1)
+        values = np.array(
+            [
+                score(
+                    np.concatenate([groups[i] for i in rng.integers(0, len(groups), len(groups))])
+                )
+                for _ in range(repeats)
+            ]
+        )
     if np.isnan(values).all():
         return None
     low, high = np.nanquantile(values, [0.025, 0.975])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,71 +12,24 @@ from numpy.typing import NDArray
 
 from feie.features.errors import DataError
 from feie.features.mma import labels
-from feie.features.mma.vocabulary import Codes
+from feie.features.mma.labelled import Labelled
 from feie.features.schema import VALENCE_AROUSAL
 
 IMAGE_DATASETS = ("jpeg", "images", "image", "data")
 """Names under which images are looked for, in order."""
 
 
-@dataclass(frozen=True)
-class Pack:
-    """Images and labels of one pack, labels in the vocabulary of the affect vector.
+@dataclass(frozen=True, kw_only=True)
+class Pack(Labelled):
+    """Images and labels of one pack.
 
     Attributes
     ----------
-    path : Path
-        The file that was read.
-    names : list of str
-        One name an image.
     images : list of ndarray uint8
         Encoded (bytes,), or decoded (h, w) grey or (h, w, 3) RGB where the pack has them so.
-    expression : ndarray (n,) int64
-        Index into `EXPRESSIONS`; -1 where unknown or outside the seven.
-    other : list of str
-        The label of an image whose expression is outside the seven (contempt, …), else "".
-    codes : {"names", "classes", "aff-wild2"} or None
-        What says which expression is meant: its name, a code into the pack's own list of
-        classes, or a code that is taken in Aff-Wild2's order. None without expressions.
-    valence_arousal : ndarray (n, 2) float32
-        In [-1, 1]; NaN where unknown.
-    units : ndarray (n, 17) float32
-        Action-unit activations in [0, 1]; NaN where unknown.
-    identity : ndarray (n,) int64 or None
-        Who is seen, where the pack says so.
     """
 
-    path: Path
-    names: list[str]
     images: list[NDArray[np.uint8]]
-    expression: NDArray[np.int64]
-    other: list[str]
-    codes: Codes | None
-    valence_arousal: NDArray[np.float32]
-    units: NDArray[np.float32]
-    identity: NDArray[np.int64] | None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def outside(self) -> dict[str, int]:
-        """Labels outside the seven expressions, and how often each occurs."""
-        return dict(sorted(Counter(label for label in self.other if label).items()))
-
-    def select(self, rows: NDArray[np.int64]) -> Pack:
-        """Give the pack of some rows, in the order asked for."""
-        return Pack(
-            path=self.path,
-            names=[self.names[i] for i in rows],
-            images=[self.images[i] for i in rows],
-            expression=self.expression[rows],
-            other=[self.other[i] for i in rows],
-            codes=self.codes,
-            valence_arousal=self.valence_arousal[rows],
-            units=self.units[rows],
-            identity=None if self.identity is None else self.identity[rows],
-        )
 
 
 def read_pack(path: Path) -> Pack:
@@ -144,7 +96,7 @@ def _read(path: Path, file: h5py.File) -> Pack:
     if "identity" in file:
         identity = _identities(labels.read_column(path, file, "identity", count))
     return Pack(
-        path=path,
+        title=str(path),
         names=names,
         images=images,
         expression=np.full(count, -1, np.int64) if expressions is None else expressions.code,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,9 +15,20 @@ from torch import Tensor
 from feie.features.errors import DataError
 from feie.features.faces import Detector
 from feie.features.mma.augment import augment
-from feie.features.mma.config import MmaConfig, PackConfig, PartConfig, SourceConfig, find_pack
-from feie.features.mma.crops import Alignment, cached_pack_faces, pack_faces
-from feie.features.mma.packs import Pack, read_pack, read_units
+from feie.features.mma.config import MmaConfig
+from feie.features.mma.crops import cached_pack_faces, pack_faces
+from feie.features.mma.data_config import (
+    DataConfig,
+    PackConfig,
+    PartConfig,
+    SourceConfig,
+    find_pack,
+)
+from feie.features.mma.face_rows import FaceRows, FileFaces, MemoryFaces, PackFaces
+from feie.features.mma.labelled import Labelled, held_out, persons
+from feie.features.mma.packs import read_pack, read_units
+from feie.features.mma.readers import read_listing
+from feie.features.mma.readers.listing import unknown
 from feie.features.schema import EXPRESSIONS
 
 WEAK_VALENCE_AROUSAL: dict[str, tuple[float, float]] = {
@@ -33,9 +43,11 @@ WEAK_VALENCE_AROUSAL: dict[str, tuple[float, float]] = {
 """Weak labels (ours): where the circumplex of affect puts a full expression. A network that is
 unsure between expressions learns the mean of their places, weighted by their probabilities."""
 
+_REDRAWS = 50
+
 
 class Batch(NamedTuple):
-    """Augmented faces (b, 3, s, s) in [-1, 1] and their labels, see `Pack` for shapes."""
+    """Augmented faces (b, 3, s, s) in [-1, 1] and their labels, see `Labelled` for shapes."""
 
     faces: Tensor
     expression: Tensor
@@ -45,72 +57,79 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """A pack with decoded faces, the probability of drawing each, and the labels to learn."""
+    """Data to learn from: labels, faces by row, and the probability of drawing each.
 
-    pack: Pack
-    faces: NDArray[np.uint8]
-    alignment: Alignment
-    cumulative: NDArray[np.float64]
-    valence_arousal: NDArray[np.float32]
-    units: NDArray[np.float32]
-
-
-def held_out(names: list[str], share: float) -> NDArray[np.bool_]:
-    """Tell which images are held out: a fixed share, by a hash of the name alone.
-
-    Parameters
+    Attributes
     ----------
-    names : list of str
-        Names of images.
-    share : float
-        Expected share in (0, 1).
-
-    Returns
-    -------
-    ndarray (n,) bool
+    data : Labelled
+        Labels; valence, arousal and action units are the ones to learn.
+    faces : FaceRows
+        Where the faces come from.
+    cumulative : ndarray (n,)
+        Sums of the probabilities of being drawn.
     """
-    digests = [hashlib.sha256(name.encode()).digest()[:8] for name in names]
-    return np.array([int.from_bytes(d, "big") < share * 2**64 for d in digests], dtype=np.bool_)
+
+    data: Labelled
+    faces: FaceRows
+    cumulative: NDArray[np.float64]
+
+    def at(self, draws: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Give the rows that numbers in [0, 1) draw."""
+        return np.searchsorted(self.cumulative, draws).clip(max=len(self.data) - 1)
 
 
-def take_part(pack: Pack, part: PartConfig | None) -> Pack:
-    """Give the part of a pack that is asked for."""
+_D = TypeVar("_D", bound=Labelled)
+
+
+def take_part(data: _D, part: PartConfig | None) -> _D:
+    """Give the part of some data that is asked for."""
     if part is None:
-        return pack
-    out = held_out(pack.names, part.held_out)
+        return data
+    out = held_out(persons(data) if part.by == "person" else data.names, part.held_out)
     rows = np.flatnonzero(out if part.keep == "held-out" else ~out)
     if not len(rows):
-        raise DataError(f"{pack.path}: the part {part.keep!r} of {part.held_out} has no images")
-    return pack.select(rows.astype(np.int64))
+        raise DataError(f"{data.title}: the part {part.keep!r} of {part.held_out} has no images")
+    return data.select(rows)
 
 
 def load_faces(
-    config: PackConfig, roots: tuple[Path, ...], detector: Detector | None, cache: Path
-) -> tuple[Pack, NDArray[np.uint8], Alignment]:
-    """Read a pack, keep the part asked for, and decode its faces.
+    config: DataConfig | SourceConfig,
+    roots: tuple[Path, ...],
+    detector: Detector | None,
+    cache: Path | None = None,
+) -> tuple[Labelled, FaceRows]:
+    """Read labels, keep the part asked for, and say where the faces come from.
 
     Parameters
     ----------
-    config : PackConfig
-        Which pack, which part of it, aligned how.
+    config : DataConfig or SourceConfig
+        Which data, which part of it, aligned how.
     roots : tuple of Path
-        Where packs are looked for.
+        Where data are looked for.
     detector : Detector or None
         For crops that are to be aligned by it.
-    cache : Path
-        A folder where faces that a detector aligned are kept.
+    cache : Path, optional
+        Decode a pack whole, into memory; the faces that a detector aligned are kept in this
+        folder. Without it a pack's faces are decoded when they are asked for, as those of image
+        files always are.
 
     Raises
     ------
     DataError
-        The pack is missing or unreadable, or cannot be aligned as asked.
+        The data are missing or unreadable, or cannot be aligned as asked.
     """
+    if config.crops == "detected" and detector is None:
+        raise DataError(f"{config.title} has crops: detected, which needs --detector")
+    detector = detector if config.crops == "detected" else None
+    if not isinstance(config, PackConfig):
+        listing = take_part(read_listing(config, roots), config.part)
+        return listing, FileFaces(listing, detector, config.tolerance)
     pack = take_part(read_pack(find_pack(config.pack, roots)), config.part)
-    if config.crops == "fixed":
-        return pack, *pack_faces(pack)
+    if cache is None:
+        return pack, PackFaces(pack, detector)
     if detector is None:
-        raise DataError(f"{config.pack} has crops: detected, which needs --detector")
-    return pack, *cached_pack_faces(pack, detector, cache)
+        return pack, MemoryFaces(*pack_faces(pack))
+    return pack, MemoryFaces(*cached_pack_faces(pack, detector, cache))
 
 
 def weak_valence_arousal(expression: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -125,34 +144,31 @@ def weak_valence_arousal(expression: NDArray[np.int64]) -> NDArray[np.float32]:
 def load_source(
     config: SourceConfig, roots: tuple[Path, ...], detector: Detector | None, cache: Path
 ) -> Source:
-    """Load a pack to learn from, see `load_faces`.
+    """Load data to learn from, see `load_faces`.
 
     Raises
     ------
     DataError
         As there, or pseudo-labels that cannot be read or are of other images.
     """
-    pack, faces, alignment = load_faces(config, roots, detector, cache)
-    counts = np.bincount(pack.expression + 1, minlength=len(EXPRESSIONS) + 1).astype(np.float64)
-    weight = counts[pack.expression + 1] ** -config.balance
+    data, faces = load_faces(config, roots, detector, cache)
+    counts = np.bincount(data.expression + 1, minlength=len(EXPRESSIONS) + 1).astype(np.float64)
+    weight = counts[data.expression + 1] ** -config.balance
     cumulative = np.cumsum(weight)
-    if config.valence_arousal == "pack":
-        valence_arousal = pack.valence_arousal
-    elif config.valence_arousal == "expression":
-        valence_arousal = weak_valence_arousal(pack.expression)
-    else:
-        valence_arousal = np.full((len(pack), 2), np.nan, dtype=np.float32)
-    units = pack.units
+    if config.valence_arousal == "expression":
+        data = replace(data, valence_arousal=weak_valence_arousal(data.expression))
+    elif config.valence_arousal == "none":
+        data = replace(data, valence_arousal=unknown(len(data), 2))
     if config.pseudo_units is not None:
         guesses = read_units(find_pack(config.pseudo_units, roots))
-        if guesses.keys().isdisjoint(pack.names):
+        if guesses.keys().isdisjoint(map(str, data.names)):
             raise DataError(
-                f"{config.pseudo_units} names no image of {config.pack}: make it from that pack"
+                f"{config.pseudo_units} names no image of {config.title}: make it from that data"
             )
-        nothing = np.full(units.shape[1], np.nan, dtype=np.float32)
-        guessed = np.stack([guesses.get(name, nothing) for name in pack.names])
-        units = np.where(np.isnan(units), guessed, units)
-    return Source(pack, faces, alignment, cumulative / cumulative[-1], valence_arousal, units)
+        nothing = np.full(data.units.shape[1], np.nan, dtype=np.float32)
+        guessed = np.stack([guesses.get(name, nothing) for name in map(str, data.names)])
+        data = replace(data, units=np.where(np.isnan(data.units), guessed, data.units))
+    return Source(data, faces, cumulative / cumulative[-1])
 
 
 class Mixture:
@@ -171,20 +187,27 @@ class Mixture:
         self._sources = [sources[name] for name in config.sources]
 
     def batch(self, step: int) -> Batch:
-        """Draw and augment the batch of a step: the same whenever and wherever it is asked for."""
+        """Draw and augment the batch of a step: the same whenever and wherever it is asked for.
+
+        Raises
+        ------
+        DataError
+            More images than tolerated cannot be read.
+        """
         config = self._config
         phase = config.phase_at(step)
         rng = np.random.default_rng([config.seed, step])
         faces = np.empty((phase.batch, 112, 112, 3), dtype=np.uint8)
         expression, valence_arousal, units = [], [], []
         start = 0
-        for source, count in zip(self._sources, config.counts(phase.batch), strict=True):
+        counts = config.counts(phase.batch)
+        for number, (source, count) in enumerate(zip(self._sources, counts, strict=True), start=1):
             draws = (np.arange(count) + rng.random(count)) / count
-            rows = np.searchsorted(source.cumulative, draws).clip(max=len(source.pack) - 1)
-            faces[start : start + count] = source.faces[rows]
-            expression.append(source.pack.expression[rows])
-            valence_arousal.append(source.valence_arousal[rows])
-            units.append(source.units[rows])
+            rows, read = _readable(source, source.at(draws), (config.seed, step, number))
+            faces[start : start + count] = read
+            expression.append(source.data.expression[rows].astype(np.int64))
+            valence_arousal.append(source.data.valence_arousal[rows].astype(np.float32))
+            units.append(source.data.units[rows].astype(np.float32))
             start += count
         return Batch(
             augment(faces, phase.size, config.augment, rng),
@@ -192,3 +215,23 @@ class Mixture:
             torch.from_numpy(np.concatenate(valence_arousal)),
             torch.from_numpy(np.concatenate(units)),
         )
+
+
+def _readable(
+    source: Source, rows: NDArray[np.int64], key: tuple[int, int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Read the faces of some rows; draw others for those that cannot be read.
+
+    The others come from a generator of their own, so that one broken file changes nothing else
+    in the batch.
+    """
+    faces, readable = source.faces.read(rows)
+    for attempt in range(1, _REDRAWS):
+        broken = np.flatnonzero(~readable)
+        if not len(broken):
+            return rows, faces
+        # Not zero: trailing zeros would not change the seed.
+        rng = np.random.default_rng([*key, attempt])
+        rows[broken] = source.at(rng.random(len(broken)))
+        faces[broken], readable[broken] = source.faces.read(rows[broken])
+    raise DataError(f"{source.data.title}: hardly any of its images can be read")

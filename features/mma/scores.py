@@ -1,4 +1,4 @@
-"""Scores of predictions on a pack: every figure that its labels allow."""
+"""Scores of predictions on labelled faces: every figure that its labels allow."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from feie.features.mma import metrics
-from feie.features.mma.packs import Pack
+from feie.features.mma.labelled import Labelled
 from feie.features.schema import ACTION_UNITS, AFFECT, EXPRESSIONS
 
 Interval = tuple[float, float] | None
 
 
 class Scores(BaseModel):
-    """Figures of an extractor on a pack; None where the pack lacks the labels.
+    """Figures of an extractor on some data; None where these lack the labels.
 
     Attributes
     ----------
     n : int
-        Images in the pack, all of them.
+        Images that were scored.
     n_expression : int
         Images whose expression is one of the seven; the expression figures are over these.
     outside : dict of str to int
@@ -36,7 +36,8 @@ class Scores(BaseModel):
     au_f1 : dict of str to float
         F1 of each of them.
     intervals : dict of str to (float, float)
-        Bootstrap 95 % intervals over images.
+        Bootstrap 95 % intervals over images, or over persons or videos where a reader of image
+        files knows them.
     recall : dict of str to float
         Of each expression that occurs.
     confusion : dict of str to dict of str to int
@@ -67,29 +68,29 @@ class Scores(BaseModel):
         return {name: value for name, value in values.items() if value is not None}
 
 
-def score_pack(pack: Pack, affect: NDArray[np.float32], repeats: int = 1000) -> Scores:
-    """Score affect vectors against the labels of a pack.
+def score_pack(data: Labelled, affect: NDArray[np.float32], repeats: int = 1000) -> Scores:
+    """Score affect vectors against labels.
 
     Parameters
     ----------
-    pack : Pack
+    data : Labelled
         Labels.
     affect : ndarray (n, 26)
-        Predictions, one row an image of the pack.
+        Predictions, one row an image.
     repeats : int
         Bootstrap resamples; 0 for no intervals.
     """
     values = affect.astype(np.float64)
     fields: dict[str, object] = {
-        "n": len(pack),
-        "n_expression": int((pack.expression >= 0).sum()),
-        "outside": pack.outside,
+        "n": len(data),
+        "n_expression": int((data.expression >= 0).sum()),
+        "outside": data.outside,
     }
     intervals: dict[str, Interval] = {}
     for part in (
-        _expression(pack, values[:, slice(*AFFECT.groups["expr"])], repeats),
-        _valence_arousal(pack, values[:, slice(*AFFECT.groups["va"])], repeats),
-        _units(pack, values[:, slice(*AFFECT.groups["au"])], repeats),
+        _expression(data, values[:, slice(*AFFECT.groups["expr"])], repeats),
+        _valence_arousal(data, values[:, slice(*AFFECT.groups["va"])], repeats),
+        _units(data, values[:, slice(*AFFECT.groups["au"])], repeats),
     ):
         figures, ranges = part
         fields |= figures
@@ -100,11 +101,11 @@ def score_pack(pack: Pack, affect: NDArray[np.float32], repeats: int = 1000) -> 
 _Part = tuple[dict[str, object], dict[str, Interval]]
 
 
-def _expression(pack: Pack, probability: metrics.Array, repeats: int) -> _Part:
-    known = pack.expression >= 0
+def _expression(data: Labelled, probability: metrics.Array, repeats: int) -> _Part:
+    known = data.expression >= 0
     if not known.any():
         return {}, {}
-    probability, target = probability[known], pack.expression[known]
+    probability, target = probability[known], data.expression[known]
     predicted = probability.argmax(axis=1).astype(np.int64)
     classes = len(EXPRESSIONS)
     counts = metrics.confusion(predicted, target, classes)
@@ -136,14 +137,15 @@ def _expression(pack: Pack, probability: metrics.Array, repeats: int) -> _Part:
             ),
             len(target),
             repeats,
+            clusters=_of(data, known),
         )
         for name, figure in figures.items()
     }
     return fields, intervals
 
 
-def _valence_arousal(pack: Pack, prediction: metrics.Array, repeats: int) -> _Part:
-    target = pack.valence_arousal.astype(np.float64)
+def _valence_arousal(data: Labelled, prediction: metrics.Array, repeats: int) -> _Part:
+    target = data.valence_arousal.astype(np.float64)
     known = ~np.isnan(target)
 
     def concordance(rows: NDArray[np.int64], columns: list[int]) -> float:
@@ -167,12 +169,13 @@ def _valence_arousal(pack: Pack, prediction: metrics.Array, repeats: int) -> _Pa
                 lambda draw, rows=rows, columns=columns: concordance(rows[draw], columns),  # type: ignore[misc]
                 len(rows),
                 repeats,
+                clusters=_of(data, rows),
             )
     return fields, intervals
 
 
-def _units(pack: Pack, probability: metrics.Array, repeats: int) -> _Part:
-    target = pack.units.astype(np.float64)
+def _units(data: Labelled, probability: metrics.Array, repeats: int) -> _Part:
+    target = data.units.astype(np.float64)
     scores = metrics.unit_f1(probability, target)
     if np.isnan(scores).all():
         return {}, {}
@@ -192,4 +195,9 @@ def _units(pack: Pack, probability: metrics.Array, repeats: int) -> _Part:
         values = metrics.unit_f1(probability[annotated[rows]], target[annotated[rows]])
         return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
 
-    return fields, {"au_f1_mean": metrics.bootstrap(resampled, len(annotated), repeats)}
+    interval = metrics.bootstrap(resampled, len(annotated), repeats, clusters=_of(data, annotated))
+    return fields, {"au_f1_mean": interval}
+
+
+def _of(data: Labelled, rows: NDArray[np.generic]) -> NDArray[np.int64] | None:
+    return None if data.clusters is None else data.clusters[rows]

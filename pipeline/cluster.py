@@ -231,8 +231,10 @@ def _start_cluster(workers: int) -> LocalCluster:
 
 
 def _connect(address: str) -> Client:
+    """Connect to ``tcp://…``, or to what a scheduler wrote to its ``--scheduler-file``."""
+    where = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
     try:
-        return Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+        return Client(**where, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise UsageError(f"no dask scheduler answers at {address} ({error})") from error
 

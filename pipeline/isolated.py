@@ -26,7 +26,11 @@ _BARREN_DEATHS = 3  # an engine that dies so often while no video is read will n
 
 
 class _ChildDiedError(Exception):
-    """The child is gone, by itself."""
+    """The child is gone; `silent` where it had to be helped."""
+
+    def __init__(self, silent: bool = False) -> None:
+        super().__init__()
+        self.silent = silent
 
 
 class _Process:
@@ -219,8 +223,8 @@ class IsolatedEngine:
             session = _Session()
             try:
                 yield from self._converse(work, session)
-            except _ChildDiedError:
-                self._after_death(work, session)
+            except _ChildDiedError as death:
+                self._after_death(work, session, death.silent)
             yield from work.in_order()
 
     def _converse(self, work: _Work, session: _Session) -> Iterator[Finished | None]:
@@ -237,6 +241,7 @@ class IsolatedEngine:
                     # Counted in ticks for the reason given in `Child._beat`.
                     if silent > self._options.timeout + 5 * _TICK:
                         self._process.kill()
+                        raise _ChildDiedError(silent=True)
                     yield None
                 case At(number, working):
                     (session.working.add if working else session.working.discard)(number)
@@ -275,7 +280,7 @@ class IsolatedEngine:
             self._process.send(None)
             session.closed = True
 
-    def _after_death(self, work: _Work, session: _Session) -> None:
+    def _after_death(self, work: _Work, session: _Session, silent: bool) -> None:
         """Sort what was under way into suspects and innocents."""
         assert self._process is not None
         how = self._process.buried()
@@ -292,8 +297,12 @@ class IsolatedEngine:
             if work.deaths[number] < _FATAL_DEATHS:
                 work.alone.append((number, source))
             else:
-                told = f"{source.relative} ended the process that read it, twice ({how})"
-                error = VideoError("crash", told)
+                error = VideoError(
+                    "timeout" if silent else "crash",
+                    f"the process that read {source.relative} gave no sign of life, twice"
+                    if silent
+                    else f"{source.relative} ended the process that read it, twice ({how})",
+                )
                 work.done[number] = failure(source, error, self.made, _hash(source))
         work.again.extendleft(reversed(innocent))
 

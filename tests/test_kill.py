@@ -1,7 +1,8 @@
 """A run that dies at 3 a.m. goes on where it stopped: SIGKILL at random instants, then a resume.
 
 Each kill falls into a fresh process (forked from a server that has imported the libraries, so
-that the instants spread over the work and not over the imports). After each one the store opens
+that the instants spread over the work and not over the imports; for the same reason the engine is
+not isolated). After each one the store opens
 at its last commit and is sound; after the resume it equals an undisturbed run, value for value.
 """
 
@@ -23,7 +24,7 @@ from feie.features.store.reader import open_store
 from feie.pipeline import extract
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["feie.pipeline.extract", "insightface.model_zoo"])
+_context.set_forkserver_preload(["feie.pipeline.extract", "feie.pipeline.engine", "insightface.model_zoo"])
 
 
 def start(options: extract.ExtractOptions) -> multiprocessing.process.BaseProcess:
@@ -54,6 +55,7 @@ def values(path: Path) -> dict[str, np.ndarray]:
 
 
 def kill_and_resume(options: extract.ExtractOptions, kills: int, tmp_path: Path) -> None:
+    options = options.model_copy(update={"isolate": False})
     undisturbed = options.model_copy(update={"store": tmp_path / "undisturbed.zarr"})
     finish(undisturbed)
     shutil.rmtree(undisturbed.store)
@@ -77,6 +79,8 @@ def kill_and_resume(options: extract.ExtractOptions, kills: int, tmp_path: Path)
         for name, array in expected.items():
             np.testing.assert_array_equal(got[name], array, err_msg=f"{name} after kill {kill}")
         shutil.rmtree(store)
+        if (kill + 1) % 10 == 0:
+            print(f"{kill + 1} kills, {len(committed)} of them left a store to open", flush=True)
     # The instants did fall between commits, or this test shows nothing.
     total = len(expected["video/id"])
     assert len({n for n in committed if 0 < n < total}) >= 2

@@ -12,6 +12,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from feie.features.containers import is_cut
@@ -111,6 +112,8 @@ class VideoReader(Reader):
         self._packets = 0
         self._ends: dict[int, float] = {}
         self._read_error = ""
+        # One for all frames: each brings threads and tables of its own, which die late.
+        self._reformatter = VideoReformatter()
         self._container = _open(path)
         try:
             self._stream = _video_stream(self._container, self._name)
@@ -134,9 +137,14 @@ class VideoReader(Reader):
         if self._head is None:
             raise UsageError(f"{self._name} has been read already; open it again")
         head, self._head = self._head, None
-        yield head[0], partial(_to_rgb, head[1], self._pixel_aspect)
+        yield head[0], partial(self._to_rgb, head[1])
         for time, frame in self._pending:
-            yield time, partial(_to_rgb, frame, self._pixel_aspect)
+            yield time, partial(self._to_rgb, frame)
+
+    def _to_rgb(self, frame: av.VideoFrame) -> Image:
+        width = round(frame.width * self._pixel_aspect)
+        rgb = self._reformatter.reformat(frame, width=width, format="rgb24", threads=1)
+        return _as_displayed(rgb.to_ndarray(), frame)
 
     def _timed(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Give decoded frames strictly rising times."""
@@ -297,8 +305,7 @@ def _displayed_size(frame: av.VideoFrame, pixel_aspect: float) -> tuple[int, int
     return (height, width) if _display_matrix(frame)[0] else (width, height)
 
 
-def _to_rgb(frame: av.VideoFrame, pixel_aspect: float) -> Image:
-    image = frame.to_ndarray(format="rgb24", width=round(frame.width * pixel_aspect))
+def _as_displayed(image: Image, frame: av.VideoFrame) -> Image:
     transpose, mirror, flip = _display_matrix(frame)
     if transpose:
         image = image.transpose(1, 0, 2)

@@ -282,7 +282,8 @@ class StageOne:
                     if stop.is_set():
                         return
             except VideoError as error:
-                out.put(_Failure(video, error))
+                # A fresh one: the trace of this one keeps the decoder and its threads alive.
+                out.put(_Failure(video, VideoError(error.reason, error.message)))
             except FeieError as error:
                 out.put(error)
                 return

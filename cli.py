@@ -617,7 +617,8 @@ def train_mma(
     detector: Annotated[
         str | None, typer.Option(help="Aligns face crops, e.g. `scrfd:FILE.onnx`.")
     ] = None,
-    threads: Annotated[int, typer.Option(help="Threads of the network.")] = 2,
+    device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1` or `auto`.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Threads of the network on a CPU.")] = 2,
     workers: Annotated[
         int, typer.Option(help="Threads that read and augment images; 0: processors to spare.")
     ] = 0,
@@ -636,6 +637,7 @@ def train_mma(
         "data_root": tuple(data_root) if data_root else None,
         "out": run_dir,
         "detector": detector,
+        "device": device,
         "threads": threads,
         "workers": workers,
     }
@@ -729,7 +731,7 @@ def _show_evaluate_mma(result: Any) -> None:
     if result.expression_codes == "aff-wild2":
         err.print("expression codes were taken in Aff-Wild2's order (0 neutral … 6 surprise)")
     for label, count in result.outside.items():
-        table.add_row(f"outside the seven: {escape(label)}", str(count), "")
+        table.add_row(f"outside its expressions: {escape(label)}", str(count), "")
     for reason, count in result.dropped.items():
         table.add_row(f"left out: {escape(reason)}", str(count), "")
     if result.unreadable:

@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from feie.features.devices import Precision, autocast, check_precision, pick_device
 from feie.features.errors import MissingWeightsError, UsageError
 from feie.features.mma.augment import resample
 from feie.features.mma.network import MMANetwork, affect_from_raw, channels_last
 from feie.features.mma.weights import LoadedWeights, load_weights
-from feie.features.schema import AFFECT, Schema
+from feie.features.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -78,18 +79,33 @@ class MMAExtractor:
         Network, name and digest.
     device : torch.device
         Where it runs.
+    precision : {"fp32", "bf16", "fp16"}
+        Other than fp32, the network runs under autocast, on tensor cores where there are some;
+        see `load_extractor` for what that does to the numbers.
+    compiled : bool
+        Let ``torch.compile`` make one kernel of several. Each batch size is compiled anew.
     """
 
-    schema = AFFECT
     input_size = 112
 
-    def __init__(self, weights: LoadedWeights, device: torch.device) -> None:
+    def __init__(
+        self,
+        weights: LoadedWeights,
+        device: torch.device,
+        precision: Precision = "fp32",
+        compiled: bool = False,
+    ) -> None:
         self.name = weights.name
         self.sha256 = weights.sha256
+        self.schema = weights.network.config.outputs
         self.embedding_dim = weights.network.config.embedding
         self.device = str(device)
+        self._device = device
+        self._precision: Precision = precision
         self._size = weights.size
         self._network = channels_last(_fuse(weights.network).to(device))
+        if compiled:
+            self._network.compile(dynamic=False)
 
     def __call__(self, faces: NDArray[np.uint8]) -> Extraction:
         """Compute affect vectors and embeddings of a batch.
@@ -116,9 +132,10 @@ class MMAExtractor:
                 np.empty((0, self.embedding_dim), np.float16),
             )
         with torch.inference_mode():
-            x = torch.from_numpy(np.ascontiguousarray(faces)).to(self.device)
-            embedding, raw = self._network(resample(x, self._size))
-            affect = affect_from_raw(raw)
+            x = resample(torch.from_numpy(np.ascontiguousarray(faces)).to(self._device), self._size)
+            with autocast(self._precision, self._device):
+                embedding, raw = self._network(x)
+            affect = affect_from_raw(raw.float(), self.schema)
         return Extraction(affect.cpu().numpy(), embedding.half().cpu().numpy())
 
 
@@ -141,8 +158,16 @@ def bundled() -> list[str]:
     )
 
 
-def load_extractor(spec: str = "mma-lite", device: str = "cpu") -> Extractor:
+def load_extractor(
+    spec: str = "mma-lite",
+    device: str = "cpu",
+    precision: Precision = "fp32",
+    compiled: bool = False,
+) -> Extractor:
     """Load an extractor by the name of bundled weights or the path of a ``.safetensors`` file.
+
+    The default, fp32 on a CPU, is the reference. On the bundled weights, bf16 moves probabilities
+    by up to about 0.02 and valence and arousal by up to 0.01, compilation by less than 1e-5.
 
     Parameters
     ----------
@@ -151,6 +176,8 @@ def load_extractor(spec: str = "mma-lite", device: str = "cpu") -> Extractor:
     device : str
         A torch device, e.g. ``cpu`` or ``cuda:0``; ``auto`` is ``cuda`` where one is usable,
         else ``cpu``.
+    precision, compiled
+        See `MMAExtractor`.
 
     Raises
     ------
@@ -159,7 +186,7 @@ def load_extractor(spec: str = "mma-lite", device: str = "cpu") -> Extractor:
     DataError
         A file that holds no weights of an MMA.
     UsageError
-        A device that is unknown, or that this machine lacks.
+        A device that is unknown, or that this machine lacks, or fp16 on a CPU.
     """
     if spec in bundled():
         with as_file(files("feie.features.weights").joinpath(f"{spec}.safetensors")) as path:
@@ -171,15 +198,6 @@ def load_extractor(spec: str = "mma-lite", device: str = "cpu") -> Extractor:
             f"no extractor {spec!r}: give a bundled name ({', '.join(bundled())}) "
             "or the path of a .safetensors file"
         )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        extractor = MMAExtractor(weights, torch.device(device))
-        extractor(np.zeros((1, 112, 112, 3), np.uint8))
-    except (RuntimeError, AssertionError, ImportError) as error:
-        # One sentence of torch's many lines says what is wrong.
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(
-            f"device {device!r} is not usable here ({reason}); use cpu, cuda:0 or auto"
-        ) from error
-    return extractor
+    chosen = pick_device(device)
+    check_precision(precision, chosen)
+    return MMAExtractor(weights, chosen, precision, compiled)

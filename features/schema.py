@@ -40,6 +40,20 @@ class Schema:
     def __len__(self) -> int:
         return len(self.columns)
 
+    @classmethod
+    def of(cls, groups: Mapping[str, Sequence[str]]) -> Schema:
+        """Lay groups of named columns one after another, in the order given."""
+        columns: list[str] = []
+        spans = {}
+        for name, members in groups.items():
+            spans[name] = (len(columns), len(columns) + len(members))
+            columns += members
+        return cls(tuple(columns), spans)
+
+    def group(self, name: str) -> tuple[str, ...]:
+        """Column names of a group; none where the schema lacks it."""
+        return self.columns[slice(*self.groups.get(name, (0, 0)))]
+
     def indices(self, subset: Sequence[str]) -> list[int]:
         """Column indices of a subset of groups, in stored order.
 
@@ -63,9 +77,13 @@ class Schema:
         return sorted({i for name in subset for i in range(*self.groups[name])})
 
 
-AFFECT = Schema(
-    columns=VALENCE_AROUSAL + EXPRESSIONS + ACTION_UNITS,
-    groups={"va": (0, 2), "expr": (2, 9), "au": (9, 26)},
-)
+AFFECT = Schema.of({"va": VALENCE_AROUSAL, "expr": EXPRESSIONS, "au": ACTION_UNITS})
 """The affect vector: valence and arousal in [-1, 1], seven expression probabilities that sum
 to one, seventeen action-unit probabilities in [0, 1]."""
+
+VA_EXPR8 = Schema.of({"va": VALENCE_AROUSAL, "expr": (*EXPRESSIONS, "contempt")})
+"""Valence, arousal and the eight expressions of AffectNet: what the recipe of [S] (Savchenko,
+arXiv 2403.11590) gives."""
+
+SCHEMAS = {"affect": AFFECT, "va-expr8": VA_EXPR8}
+"""Schemas by the names that configurations call them."""

@@ -142,7 +142,7 @@ def run(options: EvaluateMmaOptions, progress: ProgressCallback = silent) -> Eva
     scored = data if readable.all() else data.select(np.flatnonzero(readable))
     title = options.data.name if options.reader == "pack" else Path(config.title).name
     return EvaluateMmaResult(
-        **score_pack(scored, affect[readable], options.repeats).model_dump(),
+        **score_pack(scored, affect[readable], options.repeats, extractor.schema).model_dump(),
         **vars(faces.alignment),
         data=title,
         reader=options.reader,

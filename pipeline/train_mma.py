@@ -6,7 +6,7 @@ import csv
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from feie.features.detect import Detector, load_detector
+from feie.features.devices import check_precision, pick_device
+from feie.features.errors import DataError, UsageError
 from feie.features.mma.config import MmaConfig, find_config, read_config
 from feie.features.mma.crops import CROP_SEARCH
 from feie.features.mma.curves import draw_curves
@@ -21,13 +23,14 @@ from feie.features.mma.face_rows import FaceRows, in_order, worker_count
 from feie.features.mma.labelled import Labelled
 from feie.features.mma.network import MMANetwork
 from feie.features.mma.readers.listing import Listing
-from feie.features.mma.sampling import Mixture, Source, load_faces, load_source
+from feie.features.mma.sampling import Batch, Mixture, Source, load_faces, load_source
 from feie.features.mma.scores import score_pack
 from feie.features.mma.training import Trainer, config_digest
 from feie.features.mma.vocabulary import ASSUMED_CODES
 from feie.features.mma.weights import save_weights
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 
+_CHECKPOINT = "checkpoint.safetensors"
 _CHUNK = 512
 
 
@@ -45,8 +48,11 @@ class TrainMmaOptions(BaseModel):
         stage. A run that was killed goes on from its last checkpoint there.
     detector : str, optional
         For data with ``crops: detected``, e.g. ``scrfd:FILE``.
+    device : str
+        Torch device of the network, or ``auto``. Faces are read and augmented on the CPU wherever
+        it is: a batch depends on the configuration and the step alone.
     threads : int
-        Threads of the network.
+        Threads of the network on a CPU.
     workers : int
         Threads that read, align and augment, one batch each; 0 takes the processors that the
         network leaves, at most eight. Their number changes no number.
@@ -58,6 +64,7 @@ class TrainMmaOptions(BaseModel):
     data_root: tuple[Path, ...] = (Path(),)
     out: Path = Path("mma-run")
     detector: str | None = None
+    device: str = "auto"
     threads: int = Field(default=2, ge=1)
     workers: int = Field(default=0, ge=0)
 
@@ -94,27 +101,58 @@ def run(options: TrainMmaOptions, progress: ProgressCallback = silent) -> TrainM
     Raises
     ------
     UsageError, DataError
-        A configuration, data or a checkpoint that cannot be used.
+        A configuration, data, a checkpoint or a device that cannot be used.
     """
-    torch.set_num_threads(options.threads)
     stages = read_config(find_config(options.config))
+    device = pick_device(options.device)
+    for config in stages:
+        check_precision(config.precision, device)
+    torch.set_num_threads(options.threads)
+    torch.backends.cudnn.benchmark = device.type == "cuda"  # shapes are few and fixed
     detector = load_detector(options.detector, CROP_SEARCH) if options.detector else None
+    try:
+        return _stages(options, stages, device, detector, progress)
+    except torch.OutOfMemoryError as error:
+        raise UsageError(
+            f"{device} ran out of memory: lower the batch of the phases in {options.config}"
+        ) from error
+
+
+def _stages(
+    options: TrainMmaOptions,
+    stages: Sequence[MmaConfig],
+    device: torch.device,
+    detector: Detector | None,
+    progress: ProgressCallback,
+) -> TrainMmaResult:
+    folders = [options.out / f"stage-{number}" for number in range(1, len(stages) + 1)]
     network: MMANetwork | None = None
-    for number, config in enumerate(stages, start=1):
-        folder = options.out / f"stage-{number}"
+    for number, (config, folder) in enumerate(zip(stages, folders, strict=True), start=1):
         folder.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(config, network)
-        checkpoint = folder / "checkpoint.safetensors"
+        trainer = Trainer(config, network, device)
+        checkpoint = folder / _CHECKPOINT
         if checkpoint.exists():
             trainer.restore(checkpoint)
         network = trainer.average
         result = TrainMmaResult(weights=_export(folder, trainer), steps=trainer.step)
         if trainer.step < config.steps:
-            progress(_steps(trainer, message=f"stage {number} of {len(stages)}"))
+            _refuse_stale(folder, folders[number:])
+            progress(_steps(trainer, message=f"stage {number} of {len(stages)}, on {device}"))
             result = _stage(options, trainer, folder, detector, progress)
     weights = options.out / result.weights.name
     shutil.copyfile(result.weights, weights)
     return result.model_copy(update={"weights": weights})
+
+
+def _refuse_stale(folder: Path, later: Sequence[Path]) -> None:
+    """Say before hours of training, not after, that the stages behind it do not follow from it."""
+    stale = [str(path) for path in later if (path / _CHECKPOINT).exists()]
+    if stale:
+        raise DataError(
+            f"{folder.name} of {folder.parent} is to be trained, but {', '.join(stale)} followed "
+            "from an earlier one: remove what follows to train it again, or choose another "
+            "output folder"
+        )
 
 
 def _stage(
@@ -128,7 +166,7 @@ def _stage(
     sources = {}
     for done, (name, source) in enumerate(config.sources.items()):
         progress(Progress("sources", done, len(config.sources), message=f"reading {source.title}"))
-        sources[name] = load_source(source, roots, detector, options.out)
+        sources[name] = load_source(source, roots, detector, options.out, config.network.outputs)
         for said in _remarks(sources[name].data):
             message = f"{source.title}: {said}"
             progress(Progress("sources", done, len(config.sources), message=message))
@@ -136,10 +174,11 @@ def _stage(
         name: load_faces(part, roots, detector, options.out)
         for name, part in config.validation.items()
     }
+    trainer.objective.weigh(sources, config)
     log = _Log(folder / "log.csv", trainer.step)
     scores: dict[str, dict[str, float]] = {}
     named: dict[str, int] = {}
-    workers = worker_count(options.workers, options.threads)
+    workers = worker_count(options.workers, options.threads if trainer.device.type == "cpu" else 1)
     for line in _train(config, trainer, Mixture(config, sources), workers):
         progress(_steps(trainer, line))
         for message in _broken(sources, named):
@@ -151,7 +190,7 @@ def _stage(
                 log.add(trainer.step, {f"{name}/{key}": v for key, v in figures.items()})
                 text = ", ".join(f"{key} {value:.3f}" for key, value in figures.items())
                 progress(_steps(trainer, message=f"{name}: {text}"))
-            trainer.save(folder / "checkpoint.safetensors")
+            trainer.save(folder / _CHECKPOINT)
             _export(folder, trainer)
             draw_curves(log.path, folder / "curves.png")
     return TrainMmaResult(
@@ -180,7 +219,14 @@ def _train(
     sums: dict[str, float] = {}
     steps = seen = 0
     started = time.monotonic()
-    for batch in in_order(mixture.batch, range(trainer.step, config.steps), workers):
+    on_gpu = trainer.device.type != "cpu"
+
+    def prepare(step: int) -> Batch:
+        batch = mixture.batch(step)
+        # Only pinned memory is copied to a GPU while that computes.
+        return Batch(*(part.pin_memory() for part in batch)) if on_gpu else batch
+
+    for batch in in_order(prepare, range(trainer.step, config.steps), workers):
         rate = trainer.learning_rate()
         for key, value in trainer.advance(batch).items():
             sums[key] = sums.get(key, 0.0) + value
@@ -209,7 +255,8 @@ def _validate(
             scored.append(rows[readable])
         affect = np.concatenate(predicted)
         data = data if len(affect) == len(data) else data.select(np.concatenate(scored))
-        figures[name] = score_pack(data, affect, repeats=0).headline()
+        schema = trainer.config.network.outputs
+        figures[name] = score_pack(data, affect, repeats=0, schema=schema).headline()
     return figures
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feie.features.mma import metrics
+from feie.features.mma.config import LossConfig
 from feie.features.mma.losses import (
     action_unit_loss,
     ccc_loss,
@@ -15,8 +16,10 @@ from feie.features.mma.losses import (
     expression_loss,
     matching_loss,
 )
+from feie.features.mma.objective import Objective
 from feie.features.mma.relations import relation_matrix
-from feie.features.schema import ACTION_UNITS, EXPRESSIONS
+from feie.features.mma.sampling import Batch
+from feie.features.schema import ACTION_UNITS, AFFECT, EXPRESSIONS, VA_EXPR8
 
 RELATIONS = torch.from_numpy(relation_matrix()).double()
 
@@ -58,6 +61,12 @@ def test_losses_equal_references_on_ragged_labels(seed: int, n: int) -> None:
     terms = [-np.log(softmax[i, e[i]]) for i in range(n) if e[i] >= 0]
     got = float(expression_loss(raw[:, 2:9], expression))
     assert got == pytest.approx(np.mean(terms) if terms else 0.0, abs=1e-9)
+
+    # [S]: each sample's part times its class's weight, averaged over the labelled samples.
+    weights = np.random.default_rng(seed).uniform(0.5, 30, 7)
+    terms = [-weights[e[i]] * np.log(softmax[i, e[i]]) for i in range(n) if e[i] >= 0]
+    got = float(expression_loss(raw[:, 2:9], expression, class_weights=torch.from_numpy(weights)))
+    assert got == pytest.approx(np.mean(terms) if terms else 0.0, rel=1e-9, abs=1e-9)
 
     q = 1 / (1 + np.exp(-r[:, 9:]))
     for weight in (1.0, 3.0, 0.25):
@@ -108,6 +117,8 @@ def test_table_one_has_the_published_sums() -> None:
         "surprise": 5,
     }  # fmt: skip
     assert matrix[EXPRESSIONS.index("sadness"), ACTION_UNITS.index("AU11")] == 1
+    np.testing.assert_array_equal(relation_matrix(("contempt", *EXPRESSIONS))[1:], matrix)
+    assert not relation_matrix(("contempt",)).any()
     assert matrix[:, ACTION_UNITS.index("AU11")].sum() == 1
 
 
@@ -136,6 +147,7 @@ def test_gradients_are_right() -> None:
         return (
             ccc_loss(x[:, :2].tanh(), va)
             + expression_loss(x[:, 2:9], expression, smoothing=0.1)
+            + expression_loss(x[:, 2:9], expression, class_weights=torch.arange(1.0, 8.0).double())
             + action_unit_loss(x[:, 9:], units)
             + action_unit_loss(x[:, 9:], units, positive=3.0)
             + matching_loss(x[:, 2:9].softmax(dim=1), x[:, 9:], RELATIONS)
@@ -143,6 +155,47 @@ def test_gradients_are_right() -> None:
         )
 
     assert torch.autograd.gradcheck(total, (raw,))
+
+
+def test_the_objective_masks_each_task_for_itself() -> None:
+    """A task that nobody in the batch carries adds exactly zero and moves none of its outputs."""
+    raw, va, expression, units = _labels(5, 16)
+    labels = {
+        "ccc": va.float(),
+        "cce": expression,
+        "bce": units.float(),
+    }
+    nothing = {"ccc": torch.full((16, 2), torch.nan), "cce": torch.full((16,), -1)}
+    nothing["bce"] = torch.full((16, 17), torch.nan)
+    spans = {"ccc": slice(0, 2), "cce": slice(2, 9), "bce": slice(9, 26)}
+    config = LossConfig(cce=0.5, dm=0.0, positive=2.0)
+    objective = Objective(config, AFFECT)
+    assert objective.tasks == ["ccc", "cce", "bce", "dm"]
+    for present in labels:
+        x = raw.float().requires_grad_()
+        given = {task: (labels if task == present else nothing)[task] for task in labels}
+        batch = Batch(torch.empty(0), given["cce"], given["ccc"], given["bce"])
+        losses = objective(x, batch)
+        for task in labels:
+            assert (losses[task].item() == 0) == (task != present)
+        assert losses["loss"].item() == getattr(config, present) * losses[present].item()
+        losses["loss"].backward()
+        assert x.grad is not None
+        for task, span in spans.items():
+            assert bool((x.grad[:, span] == 0).all()) == (task != present), (task, present)
+    smaller = Objective(LossConfig(), VA_EXPR8)
+    assert smaller.tasks == ["ccc", "cce"]
+    got = smaller(raw[:, :10], Batch(torch.empty(0), expression, va.float(), units))
+    assert list(got) == ["loss", "ccc", "cce"]
+    assert got["loss"] == got["ccc"] + got["cce"]
+
+
+def test_the_loss_of_va_is_torchmetrics() -> None:
+    rng = np.random.default_rng(4)
+    target = torch.from_numpy(rng.uniform(-1, 1, (5000, 2)))
+    prediction = (target + torch.from_numpy(rng.normal(0, 0.3, (5000, 2)))).clamp(-1, 1)
+    want = 1 - float(reference.concordance_corrcoef(prediction, target).mean())
+    assert float(ccc_loss(prediction, target)) == pytest.approx(want, abs=1e-3)
 
 
 def test_concordance_is_torchmetrics_and_safe_on_constants() -> None:

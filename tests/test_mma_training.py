@@ -128,6 +128,21 @@ def test_stages_follow_each_other(packs: Path, tmp_path: Path) -> None:
     assert again.weights.read_bytes() == result.weights.read_bytes()
     assert load_extractor(str(result.weights)).name == "tiny"
 
+    # A first stage that is gone or has become another one: its successor does not follow from it.
+    checkpoint = tmp_path / "stage-1" / "checkpoint.safetensors"
+    kept = checkpoint.read_bytes()
+    checkpoint.unlink()
+    with pytest.raises(DataError, match=r"stage-1 .*stage-2 followed from an earlier one: remove"):
+        run(options)
+    checkpoint.write_bytes(kept)
+    with safe_open(checkpoint, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(checkpoint)
+    tensors["average.output.bias"][0] += 1e-3
+    save_file(tensors, checkpoint, metadata)
+    with pytest.raises(DataError, match=r"other weights than the stage before .* remove .*stage-2"):
+        run(options)
+
 
 def test_a_teacher_fills_in_what_is_not_annotated(packs: Path, tmp_path: Path) -> None:
     guesses = np.full((2, 17), np.nan)
@@ -197,6 +212,12 @@ def test_configurations_are_checked(tmp_path: Path) -> None:
     for changes, message in (
         ({"colour": 1}, "colour: Extra"),
         ({"network": "mma-huge"}, "unknown network 'mma-huge'; known: mma-lite, mma-base"),
+        ({"network": {"like": "mma-lite", "outputs": "va"}}, "unknown outputs 'va'; known: affect"),
+        ({"network": TINY | {"outputs": {"va": ["arousal"]}}}, "must be valence, arousal"),
+        ({"network": TINY | {"outputs": {"mood": ["good"]}}}, "of the groups va, expr, au"),
+        ({"network": TINY | {"outputs": {"expr": 8}}}, "'expr' must be a list of names"),
+        ({"network": TINY | {"outputs": {"expr": ["fear", "fear"]}}}, "column names repeat"),
+        ({"losses": {"positive": 0}}, "positive: Input should be greater than 0"),
         ({"phases": [{"steps": 0, "size": 32, "batch": 4}]}, r"phases\.0\.steps"),
         ({"stages": []}, "stages: each must be a mapping, and there must be one"),
         ({"stages": [{}, "second"]}, "stages: each must be a mapping"),
@@ -240,7 +261,9 @@ def _batch(n: int, size: int) -> Batch:
 @pytest.mark.parametrize(
     ("network", "low", "high"), [(MMA_LITE, 1e6, 2.5e6), (MMA_BASE, 23e6, 27e6)]
 )
-def test_both_networks_train(network: NetworkConfig, low: float, high: float) -> None:
+def test_both_networks_train_and_export(
+    network: NetworkConfig, low: float, high: float, tmp_path: Path
+) -> None:
     config = MmaConfig.model_validate(_config(network=network))
     trainer = Trainer(config)
     assert low < sum(p.numel() for p in trainer.network.parameters()) < high
@@ -252,6 +275,62 @@ def test_both_networks_train(network: NetworkConfig, low: float, high: float) ->
         not torch.equal(a, b) for a, b in zip(before, trainer.network.parameters(), strict=True)
     ]
     assert all(moved)
+    path = tmp_path / "w.safetensors"
+    save_weights(path, "w", trainer.average, 32, {})
+    faces = np.random.default_rng(0).integers(0, 255, (3, 112, 112, 3), dtype=np.uint8)
+    extraction = load_extractor(str(path))(faces)
+    assert extraction.embedding is not None
+    assert extraction.embedding.shape == (3, network.embedding)
+    # Kernels are stored as float16, and batch norm is folded in.
+    np.testing.assert_allclose(extraction.affect, trainer.predict(faces, 32), atol=5e-3)
+
+
+def test_fp16_scales_the_loss_and_survives_an_overflow(tmp_path: Path) -> None:
+    """On a CPU what a GPU runs: a step with infinite gradients is skipped, and its scale halved."""
+    config = MmaConfig.model_validate(_config(precision="fp16"))
+    trainer = Trainer(config)
+    trainer._scaler.load_state_dict(trainer._scaler.state_dict() | {"scale": 2.0**60})
+    before = [p.clone() for p in trainer.network.parameters()]
+    trainer.advance(_batch(4, 32))
+    pairs = zip(before, trainer.network.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert trainer._scaler.get_scale() == 2.0**59
+    trainer._scaler.update(2.0**10)
+    path = tmp_path / "checkpoint.safetensors"
+    trainer.save(path)
+    trainer.advance(_batch(4, 32))
+    pairs = zip(before, trainer.network.parameters(), strict=True)
+    assert not any(torch.equal(a, b) for a, b in pairs)
+    again = Trainer(config)
+    again.restore(path)
+    assert again._scaler.state_dict()["scale"] == 2.0**10
+    again.advance(_batch(4, 32))
+    for ours, theirs in zip(again.network.parameters(), trainer.network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_training_on_a_gpu(packs: Path, tmp_path: Path, precision: str) -> None:
+    options = _options(packs, tmp_path, precision=precision)
+    result = run(options.model_copy(update={"device": "cuda"}))
+    assert result.steps == 8
+    faces = np.random.default_rng(0).integers(0, 255, (8, 112, 112, 3), dtype=np.uint8)
+    want = load_extractor(str(result.weights))(faces).affect
+    for half, tolerance in (("fp32", 2e-3), (precision, 3e-2)):
+        for compiled in (False, True):
+            extractor = load_extractor(str(result.weights), "cuda", half, compiled)
+            np.testing.assert_allclose(extractor(faces).affect, want, atol=tolerance)
+
+
+def test_precision_is_checked_against_the_device(packs: Path, tmp_path: Path) -> None:
+    options = _options(packs, tmp_path, precision="fp16").model_copy(update={"device": "cpu"})
+    with pytest.raises(UsageError, match="precision fp16 is for CUDA"):
+        run(options)
+    with pytest.raises(UsageError, match="precision fp16 is for CUDA"):
+        load_extractor(precision="fp16")
+    with pytest.raises(UsageError, match="device 'cuda:97' is not usable here"):
+        run(options.model_copy(update={"device": "cuda:97"}))
 
 
 def test_an_unlabelled_batch_trains_by_matching_alone() -> None:
@@ -319,6 +398,15 @@ def test_extractor_ranges_identity_and_input(weights: Path) -> None:
             extractor(wrong)
 
 
+def test_half_precision_changes_little_and_fp32_is_the_default() -> None:
+    faces = np.random.default_rng(3).integers(0, 255, (4, 112, 112, 3), dtype=np.uint8)
+    exact = load_extractor()(faces)
+    np.testing.assert_array_equal(load_extractor(precision="fp32")(faces).affect, exact.affect)
+    half = load_extractor(precision="bf16")(faces)
+    assert half.affect.dtype == np.float32
+    assert 0 < np.abs(half.affect - exact.affect).max() < 0.05
+
+
 def test_folding_batch_norm_changes_nothing_that_matters(weights: Path) -> None:
     network = MMANetwork(MMA_LITE)
     network.load_state_dict(load_file(weights))
@@ -347,8 +435,8 @@ def test_bad_weights_are_one_clear_error(weights: Path, tmp_path: Path) -> None:
     tensors = load_file(weights)
     for changes, message in (
         ({"columns": "{"}, "is damaged"),
-        ({"columns": "5"}, "other output columns"),
-        ({"columns": '"va"'}, "other output columns"),
+        ({"columns": "5"}, "is damaged"),
+        ({"columns": '["valence"]'}, "are not the outputs of its network"),
         ({"network": "{}"}, "is damaged"),
         ({"size": "0"}, r"size 0 is outside \[32, 112\]"),
         ({"size": "1000"}, "size 1000 is outside"),

@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from feie.features.devices import Precision
 from feie.features.errors import UsageError
 from feie.features.mma.augment import AugmentConfig
 from feie.features.mma.data_config import DataConfig, SourceConfig, Strict
@@ -47,6 +48,9 @@ class LossConfig(Strict):
         Weights of L_CCC, L_CCE, L_BCE and L_DM; the paper has 1 for each.
     smoothing : float
         Label smoothing of L_CCE.
+    class_weights : {"equal", "rarity"}
+        Whether L_CCE weighs an expression by how much rarer it is than the most frequent one,
+        see `rarity_weights`: the recipe of [S].
     positive : float
         Weight of the positive part of L_BCE; 1 is the paper's, more makes the network say
         action units more readily.
@@ -61,6 +65,7 @@ class LossConfig(Strict):
     bce: float = Field(default=1.0, ge=0)
     dm: float = Field(default=1.0, ge=0)
     smoothing: float = Field(default=0.0, ge=0, lt=1)
+    class_weights: Literal["equal", "rarity"] = "equal"
     positive: float = Field(default=1.0, gt=0)
     matching: Literal["nll", "bce"] = "nll"
     match_annotated: bool = True
@@ -95,7 +100,7 @@ class MmaConfig(Strict):
     name : str
         Name of the extractor that results, and of its file: letters, digits, ``.``, ``_``, ``-``.
     network : NetworkConfig
-        Or, in YAML, the name of one of `NETWORKS`.
+        Or, in YAML, the name of one of `NETWORKS`, or ``like``: such a name, and what differs.
     sources, validation : dict
         Data to learn from and data to be measured on, by name; the field `reader` of each says
         who reads it, without which it is a pack.
@@ -103,8 +108,9 @@ class MmaConfig(Strict):
         One after the other, under one learning-rate schedule.
     stop_after : int, optional
         End the stage after so many steps, in the middle of that schedule.
-    precision : {"fp32", "bf16"}
-        bf16 runs the network under autocast; weights and losses stay fp32.
+    precision : {"fp32", "bf16", "fp16"}
+        bf16 and fp16 run the network under autocast; weights and losses stay fp32. fp16 is for
+        GPUs without bf16, and scales the loss.
     seed : int
         Fixes initial weights, draws and augmentation.
     log_every, validate_every : int
@@ -120,7 +126,7 @@ class MmaConfig(Strict):
     losses: LossConfig = LossConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     augment: AugmentConfig = AugmentConfig()
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     seed: int = Field(default=0, ge=0, lt=2**31)
     log_every: int = Field(default=50, gt=0)
     validate_every: int = Field(default=1000, gt=0)
@@ -129,10 +135,13 @@ class MmaConfig(Strict):
     @classmethod
     def _named_network(cls, value: object) -> object:
         if isinstance(value, str):
-            if value not in NETWORKS:
-                raise ValueError(f"unknown network {value!r}; known: {', '.join(NETWORKS)}")
-            return NETWORKS[value]
-        return value
+            value = {"like": value}
+        if not isinstance(value, dict) or "like" not in value:
+            return value
+        if value["like"] not in NETWORKS:
+            raise ValueError(f"unknown network {value['like']!r}; known: {', '.join(NETWORKS)}")
+        differs = {name: item for name, item in value.items() if name != "like"}
+        return dict(NETWORKS[value["like"]]) | differs
 
     @field_validator("name")
     @classmethod

@@ -1,6 +1,7 @@
 """The four losses of the MMA, each masked to the samples that carry the annotation.
 
-A batch in which nobody carries an annotation gives exactly zero, with zero gradients.
+A batch in which nobody carries an annotation gives exactly zero, with zero gradients. Masks weigh
+and do not select: shapes that follow from the labels would make a GPU wait for them.
 """
 
 from __future__ import annotations
@@ -14,27 +15,11 @@ from torch import Tensor
 _EPSILON = 1e-8
 
 
-def concordance(prediction: Tensor, target: Tensor) -> Tensor:
-    """Concordance correlation coefficient of two vectors, with population moments.
-
-    Parameters
-    ----------
-    prediction, target : Tensor (n,)
-        At least one value; two constant vectors give 0, never NaN.
-
-    Returns
-    -------
-    Tensor ()
-        2 cov / (var + var + (difference of means)^2), in [-1, 1].
-    """
-    dp, dt = prediction - prediction.mean(), target - target.mean()
-    gap = prediction.mean() - target.mean()
-    spread = dp.square().mean() + dt.square().mean() + gap.square()
-    return 2 * (dp * dt).mean() / (spread + _EPSILON)
-
-
 def ccc_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """L_CCC = 1 - (CCC_valence + CCC_arousal) / 2 over the samples that carry VA.
+
+    CCC = 2 cov / (var + var + (difference of means)^2), with population moments; two constant
+    vectors have 0, never NaN.
 
     Parameters
     ----------
@@ -48,29 +33,47 @@ def ccc_loss(prediction: Tensor, target: Tensor) -> Tensor:
     Tensor ()
         Zero where fewer than two samples carry VA (no correlation exists).
     """
-    known = ~torch.isnan(target).any(dim=1)
-    if int(known.sum()) < 2:
-        return prediction.sum() * 0.0
-    p, t = prediction[known], target[known]
-    return 1 - (concordance(p[:, 0], t[:, 0]) + concordance(p[:, 1], t[:, 1])) / 2
+    known = ~torch.isnan(target).any(dim=1, keepdim=True)
+    count = known.sum()
+    weight = known.to(prediction.dtype) / count.clamp(min=1)
+    target = torch.where(known, target, 0.0)
+    mean_p, mean_t = ((weight * values).sum(dim=0) for values in (prediction, target))
+    dp, dt = prediction - mean_p, target - mean_t
+    spread = (weight * (dp.square() + dt.square())).sum(dim=0) + (mean_p - mean_t).square()
+    ccc = 2 * (weight * dp * dt).sum(dim=0) / (spread + _EPSILON)
+    return torch.where(count >= 2, 1 - ccc.mean(), 0.0)
 
 
-def expression_loss(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
+def expression_loss(
+    logits: Tensor,
+    target: Tensor,
+    smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+) -> Tensor:
     """L_CCE: categorical cross-entropy over the samples that carry an expression.
 
     Parameters
     ----------
-    logits : Tensor (b, 7)
+    logits : Tensor (b, k)
         Expression outputs before the softmax.
     target : Tensor (b,) int64
         Index of the expression; -1 where unknown.
     smoothing : float
         Share of the target's mass spread evenly over the classes.
+    class_weights : Tensor (k,), optional
+        Factor of each class's part, as [S] has it (arXiv 2403.11590): the mean is over samples
+        and not over their weights, so that weights raise the loss. See
+        `feie.features.mma.objective.rarity_weights`.
     """
-    known = target >= 0
-    if not bool(known.any()):
-        return logits.sum() * 0.0
-    return F.cross_entropy(logits[known], target[known], label_smoothing=smoothing)
+    losses = F.cross_entropy(
+        logits,
+        target,
+        weight=class_weights,
+        ignore_index=-1,
+        label_smoothing=smoothing,
+        reduction="none",
+    )
+    return losses.sum() / (target >= 0).sum().clamp(min=1)
 
 
 def action_unit_loss(logits: Tensor, target: Tensor, positive: float = 1.0) -> Tensor:
@@ -90,10 +93,9 @@ def action_unit_loss(logits: Tensor, target: Tensor, positive: float = 1.0) -> T
         Weight w of the positive part, above 0: more than 1 for action units that are rare.
     """
     known = ~torch.isnan(target)
-    if not bool(known.any()):
-        return logits.sum() * 0.0
-    weight = None if positive == 1.0 else logits.new_tensor(positive)
-    return F.binary_cross_entropy_with_logits(logits[known], target[known], pos_weight=weight)
+    target = torch.where(known, target, 0.0)
+    losses = -target * positive * F.logsigmoid(logits) - (1 - target) * F.logsigmoid(-logits)
+    return torch.where(known, losses, 0.0).sum() / known.sum().clamp(min=1)
 
 
 def matching_loss(

@@ -1,16 +1,63 @@
-"""The MMA network: a residual CNN, one shared embedding, three outputs read from it."""
+"""The MMA network: a residual CNN, one shared embedding, and the outputs read from it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    model_validator,
+)
 from torch import Tensor, nn
 
-from feie.features.schema import AFFECT
+from feie.features.schema import ACTION_UNITS, AFFECT, SCHEMAS, VALENCE_AROUSAL, Schema
 
 _Positive = Annotated[int, Field(gt=0)]
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "va": torch.tanh,
+    "expr": lambda logits: logits.softmax(dim=1),
+    "au": torch.sigmoid,
+}
+"""What turns the raw outputs of a group into its numbers; the groups in their fixed order."""
+
+
+def _read_outputs(value: object) -> object:
+    """Make a schema of what YAML and JSON hold: a name, or the columns of each group."""
+    if isinstance(value, str):
+        if value not in SCHEMAS:
+            raise ValueError(f"unknown outputs {value!r}; known: {', '.join(SCHEMAS)}")
+        return SCHEMAS[value]
+    if not isinstance(value, Mapping):
+        return value
+    if not value or value.keys() - _ACTIVATIONS.keys():
+        raise ValueError(f"outputs are of the groups {', '.join(_ACTIVATIONS)}")
+    for name, columns in value.items():
+        if not isinstance(columns, Sequence) or not all(isinstance(c, str) for c in columns):
+            raise ValueError(f"group {name!r} must be a list of names")
+    for name, known in (("va", VALENCE_AROUSAL), ("au", ACTION_UNITS)):
+        if name in value and tuple(value[name]) != known:
+            raise ValueError(f"group {name!r} must be {', '.join(known)}")
+    if "expr" in value and len(value["expr"]) < 2:
+        raise ValueError("group 'expr' needs at least two expressions")
+    return Schema.of({name: value[name] for name in _ACTIVATIONS if name in value})
+
+
+def _write_outputs(schema: Schema) -> dict[str, tuple[str, ...]]:
+    return {name: schema.group(name) for name in schema.groups}
+
+
+Outputs = Annotated[
+    InstanceOf[Schema], BeforeValidator(_read_outputs), PlainSerializer(_write_outputs)
+]
+"""The columns that a network gives; in YAML a name of `SCHEMAS`, or group to column names."""
 
 
 class NetworkConfig(BaseModel):
@@ -28,6 +75,9 @@ class NetworkConfig(BaseModel):
         Width of the shared feed-forward embedding.
     dropout : float
         Dropout on the embedding while training.
+    outputs : Schema
+        The columns that it gives, of any of the groups ``va`` (tanh), ``expr`` (softmax; any
+        expressions) and ``au`` (logistic function). Weights that do not say have `AFFECT`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +88,7 @@ class NetworkConfig(BaseModel):
     depths: tuple[_Positive, ...] = Field(min_length=1)
     embedding: int = Field(gt=0)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    outputs: Outputs = AFFECT
 
     @model_validator(mode="after")
     def _same_stages(self) -> NetworkConfig:
@@ -114,7 +165,7 @@ class ResidualBlock(nn.Module):
 
 
 class MMANetwork(nn.Module):
-    """Faces to an embedding and the raw outputs (logits) of the affect vector.
+    """Faces to an embedding and the raw outputs (logits) of its columns.
 
     Ends in global average pooling, so that any image size works; 112x112 is what the weights
     are meant for.
@@ -122,7 +173,7 @@ class MMANetwork(nn.Module):
     Parameters
     ----------
     config : NetworkConfig
-        Widths and depths.
+        Widths, depths and outputs.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -141,7 +192,7 @@ class MMANetwork(nn.Module):
         self.trunk = nn.Sequential(*layers)
         self.embed = nn.Linear(channels, config.embedding)
         self.dropout = nn.Dropout(config.dropout)
-        self.output = nn.Linear(config.embedding, len(AFFECT))
+        self.output = nn.Linear(config.embedding, len(config.outputs))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -158,8 +209,8 @@ class MMANetwork(nn.Module):
         -------
         embedding : Tensor (b, d)
             Non-negative shared embedding.
-        raw : Tensor (b, 26)
-            Outputs before tanh, softmax and sigmoid, in the order of `AFFECT`.
+        raw : Tensor (b, columns)
+            Outputs before tanh, softmax and sigmoid, in the order of ``config.outputs``.
         """
         features = self.trunk(faces).mean(dim=(2, 3))
         embedding = torch.relu(self.embed(features))
@@ -171,25 +222,26 @@ def channels_last(network: MMANetwork) -> MMANetwork:
     return network.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 
-def affect_from_raw(raw: Tensor) -> Tensor:
+def affect_from_raw(raw: Tensor, schema: Schema) -> Tensor:
     """Turn raw outputs into the affect vector.
 
     Parameters
     ----------
-    raw : Tensor (b, 26)
+    raw : Tensor (b, columns)
         Raw outputs of `MMANetwork`.
+    schema : Schema
+        Its outputs.
 
     Returns
     -------
-    Tensor (b, 26)
+    Tensor (b, columns)
         Valence and arousal through tanh, expressions through softmax, action units through
         the logistic function.
     """
-    va, expression, units = split_raw(raw)
-    return torch.cat([va.tanh(), expression.softmax(dim=1), units.sigmoid()], dim=1)
+    parts = split_raw(raw, schema)
+    return torch.cat([_ACTIVATIONS[name](part) for name, part in parts.items()], dim=1)
 
 
-def split_raw(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Split (b, 26) raw outputs into VA (b, 2), expression (b, 7) and AU (b, 17) parts."""
-    parts = [raw[:, slice(*AFFECT.groups[name])] for name in ("va", "expr", "au")]
-    return parts[0], parts[1], parts[2]
+def split_raw(raw: Tensor, schema: Schema) -> dict[str, Tensor]:
+    """Split (b, columns) raw outputs into the groups of a network's schema."""
+    return {name: raw[:, slice(*span)] for name, span in schema.groups.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,16 +32,21 @@ OBSERVATIONAL: dict[str, tuple[int, ...]] = {
 """Action units that most observers saw in an expression."""
 
 
-def relation_matrix() -> NDArray[np.float32]:
+def relation_matrix(expressions: Sequence[str] = EXPRESSIONS) -> NDArray[np.float32]:
     """Give r_AU|expr of Eq. 1: 1 for prototypical or observational action units, else 0.
+
+    Parameters
+    ----------
+    expressions : sequence of str
+        Those that Table 1 does not have (contempt, …) entail nothing.
 
     Returns
     -------
-    ndarray (7, 17) float32
-        Rows in the order of `EXPRESSIONS`, columns in the order of `ACTION_UNITS`.
+    ndarray (expressions, 17) float32
+        Columns in the order of `ACTION_UNITS`.
     """
-    matrix = np.zeros((len(EXPRESSIONS), len(ACTION_UNITS)), dtype=np.float32)
-    for row, expression in enumerate(EXPRESSIONS):
-        for unit in PROTOTYPICAL[expression] + OBSERVATIONAL[expression]:
+    matrix = np.zeros((len(expressions), len(ACTION_UNITS)), dtype=np.float32)
+    for row, expression in enumerate(expressions):
+        for unit in PROTOTYPICAL.get(expression, ()) + OBSERVATIONAL.get(expression, ()):
             matrix[row, ACTION_UNITS.index(f"AU{unit:02d}")] = 1.0
     return matrix

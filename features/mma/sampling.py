@@ -29,7 +29,8 @@ from feie.features.mma.labelled import Labelled, held_out, persons
 from feie.features.mma.packs import read_pack, read_units
 from feie.features.mma.readers import read_listing
 from feie.features.mma.readers.listing import unknown
-from feie.features.schema import EXPRESSIONS
+from feie.features.mma.targets import relabel
+from feie.features.schema import AFFECT, EXPRESSIONS, Schema
 
 WEAK_VALENCE_AROUSAL: dict[str, tuple[float, float]] = {
     "neutral": (0.0, 0.0),
@@ -62,7 +63,7 @@ class Source:
     Attributes
     ----------
     data : Labelled
-        Labels; valence, arousal and action units are the ones to learn.
+        Labels to learn: the expressions are those of the network, see `relabel`.
     faces : FaceRows
         Where the faces come from.
     cumulative : ndarray (n,)
@@ -142,9 +143,13 @@ def weak_valence_arousal(expression: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def load_source(
-    config: SourceConfig, roots: tuple[Path, ...], detector: Detector | None, cache: Path
+    config: SourceConfig,
+    roots: tuple[Path, ...],
+    detector: Detector | None,
+    cache: Path,
+    schema: Schema = AFFECT,
 ) -> Source:
-    """Load data to learn from, see `load_faces`.
+    """Load data to learn from, see `load_faces`; ``schema`` has the outputs of the network.
 
     Raises
     ------
@@ -152,13 +157,14 @@ def load_source(
         As there, or pseudo-labels that cannot be read or are of other images.
     """
     data, faces = load_faces(config, roots, detector, cache)
-    counts = np.bincount(data.expression + 1, minlength=len(EXPRESSIONS) + 1).astype(np.float64)
-    weight = counts[data.expression + 1] ** -config.balance
-    cumulative = np.cumsum(weight)
     if config.valence_arousal == "expression":
         data = replace(data, valence_arousal=weak_valence_arousal(data.expression))
     elif config.valence_arousal == "none":
         data = replace(data, valence_arousal=unknown(len(data), 2))
+    data = relabel(data, schema)
+    counts = np.bincount(data.expression + 1).astype(np.float64)
+    weight = counts[data.expression + 1] ** -config.balance
+    cumulative = np.cumsum(weight)
     if config.pseudo_units is not None:
         guesses = read_units(find_pack(config.pseudo_units, roots))
         if guesses.keys().isdisjoint(map(str, data.names)):

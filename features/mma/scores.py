@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from feie.features.mma import metrics
 from feie.features.mma.labelled import Labelled
-from feie.features.schema import ACTION_UNITS, AFFECT, EXPRESSIONS
+from feie.features.mma.targets import relabel
+from feie.features.schema import ACTION_UNITS, AFFECT, Schema
 
 Interval = tuple[float, float] | None
 
@@ -23,9 +24,10 @@ class Scores(BaseModel):
     n : int
         Images that were scored.
     n_expression : int
-        Images whose expression is one of the seven; the expression figures are over these.
+        Images whose expression is one that the extractor gives (of the seven, for `AFFECT`); the
+        expression figures are over these.
     outside : dict of str to int
-        Labels outside the seven, left out of the expression figures.
+        Other labels, left out of the expression figures.
     accuracy, balanced_accuracy, macro_f1, ece : float or None
         Of the expressions; ECE is the expected calibration error over 15 bins.
     ccc_valence, ccc_arousal, ccc_va : float or None
@@ -68,18 +70,23 @@ class Scores(BaseModel):
         return {name: value for name, value in values.items() if value is not None}
 
 
-def score_pack(data: Labelled, affect: NDArray[np.float32], repeats: int = 1000) -> Scores:
+def score_pack(
+    data: Labelled, affect: NDArray[np.float32], repeats: int = 1000, schema: Schema = AFFECT
+) -> Scores:
     """Score affect vectors against labels.
 
     Parameters
     ----------
     data : Labelled
         Labels.
-    affect : ndarray (n, 26)
+    affect : ndarray (n, columns)
         Predictions, one row an image.
     repeats : int
         Bootstrap resamples; 0 for no intervals.
+    schema : Schema
+        What the columns are; there are figures for the groups that it has.
     """
+    data = relabel(data, schema)
     values = affect.astype(np.float64)
     fields: dict[str, object] = {
         "n": len(data),
@@ -87,12 +94,16 @@ def score_pack(data: Labelled, affect: NDArray[np.float32], repeats: int = 1000)
         "outside": data.outside,
     }
     intervals: dict[str, Interval] = {}
-    for part in (
-        _expression(data, values[:, slice(*AFFECT.groups["expr"])], repeats),
-        _valence_arousal(data, values[:, slice(*AFFECT.groups["va"])], repeats),
-        _units(data, values[:, slice(*AFFECT.groups["au"])], repeats),
-    ):
-        figures, ranges = part
+    for name, span in schema.groups.items():
+        part = values[:, slice(*span)]
+        if name == "expr":
+            figures, ranges = _expression(data, schema.group(name), part, repeats)
+        elif name == "va":
+            figures, ranges = _valence_arousal(data, part, repeats)
+        elif schema.group(name) == ACTION_UNITS:
+            figures, ranges = _units(data, part, repeats)
+        else:
+            continue
         fields |= figures
         intervals |= ranges
     return Scores.model_validate(fields | {"intervals": intervals})
@@ -101,13 +112,15 @@ def score_pack(data: Labelled, affect: NDArray[np.float32], repeats: int = 1000)
 _Part = tuple[dict[str, object], dict[str, Interval]]
 
 
-def _expression(data: Labelled, probability: metrics.Array, repeats: int) -> _Part:
+def _expression(
+    data: Labelled, names: tuple[str, ...], probability: metrics.Array, repeats: int
+) -> _Part:
     known = data.expression >= 0
     if not known.any():
         return {}, {}
     probability, target = probability[known], data.expression[known]
     predicted = probability.argmax(axis=1).astype(np.int64)
-    classes = len(EXPRESSIONS)
+    classes = len(names)
     counts = metrics.confusion(predicted, target, classes)
     figures = {
         "accuracy": metrics.accuracy,
@@ -120,12 +133,12 @@ def _expression(data: Labelled, probability: metrics.Array, repeats: int) -> _Pa
         "ece": metrics.calibration_error(probability, target),
         "recall": {
             name: float(value)
-            for name, value in zip(EXPRESSIONS, recall, strict=True)
+            for name, value in zip(names, recall, strict=True)
             if not math.isnan(value)
         },
         "confusion": {
-            name: dict(zip(EXPRESSIONS, map(int, row), strict=True))
-            for name, row in zip(EXPRESSIONS, counts, strict=True)
+            name: dict(zip(names, map(int, row), strict=True))
+            for name, row in zip(names, counts, strict=True)
         },
     }
     if not repeats:

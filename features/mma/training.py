@@ -5,62 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from feie.features.devices import autocast
 from feie.features.errors import DataError
 from feie.features.mma.augment import resample
-from feie.features.mma.config import LossConfig, MmaConfig
-from feie.features.mma.losses import action_unit_loss, ccc_loss, expression_loss, matching_loss
-from feie.features.mma.network import MMANetwork, affect_from_raw, channels_last, split_raw
-from feie.features.mma.relations import relation_matrix
+from feie.features.mma.checkpoint import below, network_digest, read_checkpoint, write_checkpoint
+from feie.features.mma.config import MmaConfig
+from feie.features.mma.network import MMANetwork, affect_from_raw, channels_last
+from feie.features.mma.objective import Objective
 from feie.features.mma.sampling import Batch
 
-TASKS = ("ccc", "cce", "bce", "dm")
-
-
-def task_losses(raw: Tensor, batch: Batch, config: LossConfig) -> dict[str, Tensor]:
-    """Compute the four losses of a batch, unweighted.
-
-    The expression probabilities in L_DM are constants (ours): a gradient through them would
-    reward the network for calling every face neutral, which entails no action unit.
-
-    Parameters
-    ----------
-    raw : Tensor (b, 26)
-        Raw outputs.
-    batch : Batch
-        Labels.
-    config : LossConfig
-        Forms of the losses.
-    """
-    va, expression, units = split_raw(raw.float())
-    known = ~torch.isnan(batch.units)
-    return {
-        "ccc": ccc_loss(va.tanh(), batch.valence_arousal),
-        "cce": expression_loss(expression, batch.expression, config.smoothing),
-        "bce": action_unit_loss(units, batch.units, config.positive),
-        "dm": matching_loss(
-            expression.detach().softmax(dim=1),
-            units,
-            torch.from_numpy(relation_matrix()),
-            config.matching,
-            counted=None if config.match_annotated else ~known,
-        ),
-    }
+_CPU = torch.device("cpu")
 
 
 class Trainer:
     """Everything that changes while training, one step at a time.
+
+    A run that is resumed on a CPU takes the very steps of an undisturbed one. On a GPU, where some
+    kernels add up in no fixed order, it takes steps as like them as those of two undisturbed runs.
 
     Parameters
     ----------
@@ -68,18 +36,30 @@ class Trainer:
         The stage.
     initial : MMANetwork, optional
         Start from its weights instead of at random.
+    device : torch.device
+        Where the network, its average and the optimiser's state live.
     """
 
-    def __init__(self, config: MmaConfig, initial: MMANetwork | None = None) -> None:
+    def __init__(
+        self,
+        config: MmaConfig,
+        initial: MMANetwork | None = None,
+        device: torch.device = _CPU,
+    ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
+        self.device = device
         self.step = 0
-        self.network = channels_last(MMANetwork(config.network))
+        self.objective = Objective(config.losses, config.network.outputs).to(device)
+        # Drawn on the CPU wherever it runs: a seed means the same weights everywhere.
+        self.network = channels_last(MMANetwork(config.network)).to(device)
+        self._initial = ""
         if initial is not None:
             if initial.config != config.network:
                 raise DataError("the stages of a configuration need one and the same network")
             self.network.load_state_dict(initial.state_dict())
-        self.average = channels_last(MMANetwork(config.network))
+            self._initial = network_digest(initial)
+        self.average = channels_last(MMANetwork(config.network)).to(device)
         self.average.load_state_dict(self.network.state_dict())
         self.average.eval().requires_grad_(False)
         decayed = [p for p in self.network.parameters() if p.ndim > 1]
@@ -92,6 +72,8 @@ class Trainer:
             lr=config.optimiser.lr,
             fused=True,
         )
+        # Gradients in fp16 vanish unless the loss is scaled; without fp16 this does nothing.
+        self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
     def learning_rate(self) -> float:
         """Linear warm-up, then half a cosine."""
@@ -109,24 +91,27 @@ class Trainer:
         for group in self._optimiser.param_groups:
             group["lr"] = self.learning_rate()
         self.network.train()
-        faces = batch.faces.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
-            _, raw = self.network(faces)
-        losses = task_losses(raw, batch, config.losses)
-        total = torch.stack([getattr(config.losses, task) * losses[task] for task in TASKS]).sum()
-        if not bool(torch.isfinite(total)):
+        batch = Batch(*(part.to(self.device, non_blocking=True) for part in batch))
+        with autocast(config.precision, self.device):
+            _, raw = self.network(batch.faces.contiguous(memory_format=torch.channels_last))
+        losses = self.objective(raw, batch)
+        # The one place where a step waits for the device.
+        values = torch.stack(list(losses.values())).tolist()
+        figures = dict(zip(losses, values, strict=True))
+        if not math.isfinite(figures["loss"]):
             raise DataError(
-                f"the loss is {float(total)} at step {self.step}: lower optimiser.lr "
+                f"the loss is {figures['loss']} at step {self.step}: lower optimiser.lr "
                 f"({config.optimiser.lr:g}) or check the labels of the sources"
             )
         self._optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(losses["loss"]).backward()
+        self._scaler.unscale_(self._optimiser)
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self._optimiser.step()
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
         self.step += 1
         self._follow()
-        figures = {"loss": total} | losses
-        return {name: float(value.detach()) for name, value in figures.items()}
+        return figures
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -141,17 +126,15 @@ class Trainer:
             ours[key].copy_(theirs[key])
 
     def predict(self, faces: NDArray[np.uint8], size: int, batch: int = 128) -> NDArray[np.float32]:
-        """Affect vectors (n, 26) of faces (n, 112, 112, c) at an image size, by the average."""
+        """Affect vectors (n, columns) of faces (n, 112, 112, c) at a size, by the average."""
         parts = []
-        with (
-            torch.inference_mode(),
-            torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"),
-        ):
+        with torch.inference_mode(), autocast(self.config.precision, self.device):
             for start in range(0, len(faces), batch):
-                part = torch.from_numpy(faces[start : start + batch])
+                part = torch.from_numpy(faces[start : start + batch]).to(self.device)
                 part = part.expand(-1, -1, -1, 3)
                 x = resample(part, size).contiguous(memory_format=torch.channels_last)
-                parts.append(affect_from_raw(self.average(x)[1].float()).numpy())
+                raw = self.average(x)[1].float()
+                parts.append(affect_from_raw(raw, self.config.network.outputs).cpu().numpy())
         return np.concatenate(parts)
 
     def save(self, path: Path) -> None:
@@ -160,11 +143,13 @@ class Trainer:
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for index, state in self._optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
-        metadata = {"step": str(self.step), "config": config_digest(self.config)}
-        temporary = path.with_suffix(".partial")
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata)
-        _sync(temporary)
-        os.replace(temporary, path)
+        metadata = {
+            "step": str(self.step),
+            "config": config_digest(self.config),
+            "initial": self._initial,
+            "scaler": json.dumps(self._scaler.state_dict()),
+        }
+        write_checkpoint(path, tensors, metadata)
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint as if nothing had happened.
@@ -172,24 +157,26 @@ class Trainer:
         Raises
         ------
         DataError
-            The checkpoint is damaged or belongs to another configuration.
+            The checkpoint is damaged, belongs to another configuration, or was trained on from
+            other weights than those that this trainer started from.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise DataError(f"checkpoint {path} cannot be read: {error}") from error
+        tensors, metadata = read_checkpoint(path)
         if metadata.get("config") != config_digest(self.config):
             raise DataError(
                 f"checkpoint {path} belongs to another configuration; "
                 "choose another output folder or start it afresh"
             )
-        self.network.load_state_dict(_below("network", tensors.items()))
-        self.average.load_state_dict(_below("average", tensors.items()))
+        if metadata.get("initial", "") != self._initial:
+            raise DataError(
+                f"checkpoint {path} was trained on from other weights than the stage before it "
+                f"has now: remove {path.parent} to train this stage again, or choose another "
+                "output folder"
+            )
+        self.network.load_state_dict(below("network", tensors))
+        self.average.load_state_dict(below("average", tensors))
         states: dict[int, dict[str, Tensor]] = {}
         places = [p for group in self._optimiser.param_groups for p in group["params"]]
-        for key, value in _below("optimiser", tensors.items()).items():
+        for key, value in below("optimiser", tensors).items():
             index, _, name = key.partition(".")
             if value.ndim:
                 # The fused step walks raw memory: moments must lie as their weights do.
@@ -197,6 +184,8 @@ class Trainer:
             states.setdefault(int(index), {})[name] = value
         groups = self._optimiser.state_dict()["param_groups"]
         self._optimiser.load_state_dict({"state": states, "param_groups": groups})
+        if self._scaler.is_enabled():
+            self._scaler.load_state_dict(json.loads(metadata["scaler"]))
         self.step = int(metadata["step"])
 
 
@@ -204,16 +193,3 @@ def config_digest(config: MmaConfig) -> str:
     """Hash of everything in a configuration that changes numbers."""
     content = config.model_dump(mode="json", exclude={"log_every", "validate_every", "validation"})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _below(prefix: str, items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    start = prefix + "."
-    return {key.removeprefix(start): value for key, value in items if key.startswith(start)}
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,7 +15,6 @@ from safetensors.torch import save
 
 from feie.features.errors import DataError, MissingWeightsError
 from feie.features.mma.network import MMANetwork, NetworkConfig
-from feie.features.schema import AFFECT
 
 FORMAT = "feie-mma-1"
 
@@ -63,13 +62,14 @@ def save_weights(
     """
     tensors = {}
     for key, value in network.state_dict().items():
-        stored = value.half() if value.ndim > 1 else value
+        stored = value.half().cpu() if value.ndim > 1 else value.cpu()
         tensors[key] = stored.contiguous()
     metadata = notes | {
         "format": FORMAT,
         "name": name,
         "network": network.config.model_dump_json(),
-        "columns": json.dumps(AFFECT.columns),
+        "columns": json.dumps(network.config.outputs.columns),
+        "groups": json.dumps(network.config.outputs.groups),
         "size": str(size),
         "input": "112x112 RGB, ArcFace template, resampled to size, scaled to [-1, 1]",
     }
@@ -97,7 +97,7 @@ def load_weights(path: Path) -> LoadedWeights:
     MissingWeightsError
         No such file.
     DataError
-        Not weights of an MMA, or of other columns, or damaged, or not finite.
+        Not weights of an MMA, or damaged, or not finite.
     """
     if not path.is_file():
         raise MissingWeightsError(
@@ -113,18 +113,16 @@ def load_weights(path: Path) -> LoadedWeights:
     if metadata.get("format") != FORMAT:
         raise DataError(f"{path} holds no MMA weights (its metadata lack format {FORMAT})")
     try:
-        columns = json.loads(metadata.get("columns", "[]"))
-        if columns != list(AFFECT.columns):
-            raise DataError(f"{path} has other output columns than this version of feie")
         network = MMANetwork(NetworkConfig.model_validate_json(metadata["network"]))
+        columns = json.loads(metadata["columns"])
+        if columns != list(network.config.outputs.columns):
+            raise ValueError(f"its columns {columns} are not the outputs of its network")
         network.load_state_dict(tensors)
         size = int(metadata["size"])
         if not _SMALLEST <= size <= _LARGEST:
             raise ValueError(f"size {size} is outside [{_SMALLEST}, {_LARGEST}]")
         if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
             raise ValueError("some weights are not finite")
-    except DataError:
-        raise
     except (KeyError, ValueError, ValidationError, RuntimeError) as error:
         raise DataError(f"{path} is damaged: its network cannot be rebuilt ({error})") from error
     network.eval().requires_grad_(False)

@@ -282,7 +282,11 @@ def _summary(source: Source) -> dict[str, int]:
         "units": int((~np.isnan(data.units).all(axis=1)).sum()),
     }
     dropped = data.dropped if isinstance(data, Listing) else {}
-    return vars(source.faces.alignment) | counts | {f"- {k}": n for k, n in dropped.items()}
+    return (
+        vars(source.faces.alignment)
+        | counts
+        | {f"left out: {reason}": count for reason, count in dropped.items()}
+    )
 
 
 def _remarks(data: Labelled) -> list[str]:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import h5py
@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 
 from feie.features.align import ARCFACE_TEMPLATE
 from feie.features.errors import DataError, UsageError
+from feie.features.faces import Faces
 from feie.features.mma.config import MmaConfig, find_config, read_config
 from feie.features.mma.data_config import DataConfig, PartConfig
 from feie.features.mma.face_rows import FileFaces, in_order
@@ -135,6 +136,46 @@ def test_affectnet_faces_are_aligned_by_its_landmarks(affectnet: Path) -> None:
     for x, y in ARCFACE_TEMPLATE:
         assert read[0, round(float(y)), round(float(x))].min() > 200
     assert vars(faces.alignment) == {"aligned": 0, "landmarks": 1, "detected": 0, "fixed": 0}
+
+
+def test_boxes_and_landmarks_of_another_picture_are_not_used(affectnet: Path) -> None:
+    """A lab that cut its faces out keeps the list, whose pixels are those of the photographs."""
+    draw_face(affectnet / "Manually_Annotated_Images" / "1" / "a.jpg", 120)
+    faces = FileFaces(listing(affectnet.parent, reader="affectnet", data="AffectNet"))
+    faces.read(np.arange(2))
+    assert vars(faces.alignment) == {"aligned": 0, "landmarks": 1, "detected": 0, "fixed": 1}
+
+
+class _Detector:
+    """Finds the ArcFace template, enlarged, in every second picture."""
+
+    name, sha256 = "stub", "0"
+    options: ClassVar[dict[str, object]] = {}
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def detect(self, rgb: np.ndarray) -> Faces:
+        self.calls += 1
+        count = self.calls % 2
+        points = np.array([[100, 110], [156, 110], [128, 140], [105, 170], [150, 170]], np.float32)
+        return Faces(
+            np.zeros((count, 4), np.float32), np.ones(count, np.float32), points[None][:count]
+        )
+
+
+def test_a_detector_runs_once_an_image(tmp_path: Path) -> None:
+    _many(tmp_path, 6, side=100)
+    data = listing(tmp_path, reader="table", data="many.csv")
+    detector = _Detector()
+    faces = FileFaces(data, detector)
+    first, _ = faces.read(np.arange(6))
+    again, _ = faces.read(np.arange(6))
+    assert detector.calls == 6
+    np.testing.assert_array_equal(first, again)
+    assert (faces.alignment.detected, faces.alignment.fixed) == (3, 3)
+    fixed, _ = FileFaces(data).read(np.arange(6))
+    assert [bool((a == b).all()) for a, b in zip(first, fixed, strict=True)] == [False, True] * 3
 
 
 def test_affectnet_annotation_files(tmp_path: Path) -> None:
@@ -280,7 +321,13 @@ def test_emotionet_lists(tmp_path: Path, form: str) -> None:
             "N_0000000001/N_0000000001_00002.jpg,-1,1,20-29,Female,Asian\n"
             "N_0000000001_00003.jpg,0,0,20-29,Female,Asian\n"
         )
-    data = listing(tmp_path, reader="emotionet", data="EmotioNet")
+        (folder / "annotations" / "test.csv").write_text("name,AU1\nN_0000000001_00001.jpg,0\n")
+    options = {"reader": "emotionet", "data": "EmotioNet"}
+    if form == "protocol":
+        with pytest.raises(DataError, match="a list for each split: say which"):
+            listing(tmp_path, **options)
+        options["split"] = "train"
+    data = listing(tmp_path, **options)
     assert list(data.names) == [
         "N_0000000001_00001.jpg", "N_0000000001/N_0000000001_00002.jpg",
     ]  # fmt: skip
@@ -290,8 +337,9 @@ def test_emotionet_lists(tmp_path: Path, form: str) -> None:
     assert [ACTION_UNITS[i] for i in known] == ["AU01", "AU12"]
     assert data.dropped == {"image was not downloaded": 1}
     assert (data.expression == -1).all()
-    with pytest.raises(DataError, match="no splits of its own"):
-        listing(tmp_path, reader="emotionet", data="EmotioNet", split="train")
+    message = "no list for split 'val'" if form == "protocol" else "no splits of its own"
+    with pytest.raises(DataError, match=message):
+        listing(tmp_path, **options | {"split": "val"})
 
 
 TABLE = """path;Valence;arousal;emotion;AU1;AU_12;x0;y0;x1;y1
@@ -653,7 +701,7 @@ def test_one_command_trains_on_all_of_them(everything: Path) -> None:
     assert result.images["affectnet"]["images"] == 10
     assert 5 < result.images["affectnet"]["landmarks"] <= 10
     assert result.images["affectnet"]["outside"] == 3
-    assert result.images["affectnet"]["- no face on it"] == 1
+    assert result.images["affectnet"]["left out: no face on it"] == 1
     assert result.images["emotionet"]["units"] == 2
     broken = result.unreadable["own"]
     assert broken

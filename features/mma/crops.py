@@ -147,7 +147,7 @@ def found_landmarks(picture: NDArray[np.uint8], detector: Detector) -> NDArray[n
     found = detector.detect(picture)
     if len(found.score) == 0:
         return None
-    landmarks = found.landmarks[int(np.argmax(found.score))]
+    landmarks = np.asarray(found.landmarks[int(np.argmax(found.score))], dtype=np.float32)
     side = max(picture.shape[:2]) / (1 + 2 * _MARGIN)
     eyes = float(np.linalg.norm(landmarks[1] - landmarks[0])) / side
     if not 0.2 <= eyes <= 0.65 or not is_alignable(landmarks):

@@ -175,11 +175,12 @@ class FileFaces:
     def _align(self, row: int, image: Image) -> tuple[Image, int]:
         if image.shape[:2] == (SIDE, SIDE):
             return image, _ALIGNED
-        landmarks = self._listing.landmarks
-        if landmarks is not None and _fits(landmarks[row], image):
-            return align_face(image, landmarks[row]).reshape(SIDE, SIDE, -1), _LANDMARKS
-        if self._listing.boxes is not None:
-            image = _cut(image, self._listing.boxes[row])
+        landmarks, boxes = self._listing.landmarks, self._listing.boxes
+        if boxes is None or _of_this(boxes[row], image):
+            if landmarks is not None and _fits(landmarks[row], image):
+                return align_face(image, landmarks[row]).reshape(SIDE, SIDE, -1), _LANDMARKS
+            if boxes is not None:
+                image = _cut(image, boxes[row])
         if self._detector is not None:
             picture = enlarged(image)
             found = self._search(row, picture, self._detector)
@@ -206,6 +207,12 @@ class FileFaces:
                 f"{self._listing.title}: {len(broken)} of the {tried} images tried cannot be read "
                 f"({some}, …); mend them or raise tolerance ({self._tolerance:g})"
             )
+
+
+def _of_this(box: NDArray[np.float32], image: Image) -> bool:
+    """Tell whether a face box may be of this image, and not of a larger one it was cut from."""
+    height, width = image.shape[:2]
+    return not (box[2] > 1.05 * width or box[3] > 1.05 * height)
 
 
 def _fits(landmarks: NDArray[np.float32], image: Image) -> bool:

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from feie.features.mma.vocabulary import Codes
 
+Texts = Sequence[str] | NDArray[Any]
+"""Strings, one an image: a list, or where there are millions an array."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
@@ -23,11 +26,11 @@ class Labelled:
     ----------
     title : str
         What messages call the data.
-    names : sequence of str
+    names : sequence or array of str
         One name an image.
     expression : ndarray (n,) of integers
         Index into `EXPRESSIONS`; -1 where unknown or outside the seven.
-    other : sequence of str
+    other : sequence or array of str
         The label of an image whose expression is outside the seven (contempt, …), else "".
     codes : {"names", "classes", "aff-wild2"} or None
         What says which expression is meant: its name, a code into the data set's own list of
@@ -41,9 +44,9 @@ class Labelled:
     """
 
     title: str
-    names: Sequence[str]
+    names: Texts
     expression: NDArray[np.signedinteger[Any]]
-    other: Sequence[str]
+    other: Texts
     codes: Codes | None
     valence_arousal: NDArray[np.floating[Any]]
     units: NDArray[np.floating[Any]]
@@ -74,12 +77,12 @@ class Labelled:
         return replace(self, **chosen)
 
 
-def held_out(names: Sequence[str], share: float) -> NDArray[np.bool_]:
+def held_out(names: Texts, share: float) -> NDArray[np.bool_]:
     """Tell which images are held out: a fixed share, by a hash of the name alone.
 
     Parameters
     ----------
-    names : sequence of str
+    names : sequence or array of str
         Names of images, or of the persons on them.
     share : float
         Expected share in (0, 1).

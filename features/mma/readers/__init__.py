@@ -58,8 +58,6 @@ def read_listing(config: ListingConfig, roots: tuple[Path, ...]) -> Listing:
         found = (find_data(name, (folder, *roots), "partition") for name in config.partition)
         partitions = [read_partition(path, config.split) for path in found]
         listing = take_partition(listing, partitions, config.tolerance)
-    elif isinstance(config, EmotioNetConfig) and config.split is not None:
-        raise DataError("EmotioNet has no splits of its own: give a partition, or no split")
     if config.outside == "drop":
         listing = without_outside(listing)
     if not isinstance(config, AffWild2Config | EmotioNetConfig):  # these looked for themselves

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from feie.features.errors import DataError
 from feie.features.mma.data_config import EmotioNetConfig, find_data
 from feie.features.mma.readers.listing import Listing, name_array, present, safe_name
+from feie.features.mma.readers.partition import SPLITS
 from feie.features.mma.readers.tables import (
     image_names,
     labels_of,
@@ -32,7 +34,8 @@ def read_emotionet(config: EmotioNetConfig, folder: Path, roots: tuple[Path, ...
     Read are lists with a header (``URL``, ``AU 1``, …; or ``name``, ``AU1``, …) and the
     tab-separated lists without one (address, original address, AU 1 to 60). An image is looked
     for under the last one, two or three parts of its address. Addresses that were never
-    downloaded are counted and left out: many no longer answer.
+    downloaded are counted and left out: many no longer answer. Where the lists are called after
+    splits (``train.csv``, ``valid.csv``, ``test.csv``), the one of the split is taken.
 
     Parameters
     ----------
@@ -53,9 +56,7 @@ def read_emotionet(config: EmotioNetConfig, folder: Path, roots: tuple[Path, ...
     base = folder
     if config.annotations is not None:
         base = find_data(config.annotations, (folder, *roots), "annotations")
-    paths = [base] if base.is_file() else _lists(base)
-    if not paths:
-        raise DataError(f"{base} holds no list of EmotioNet (.csv or dataFile_*.txt)")
+    paths = [base] if base.is_file() else _lists(config, base, (folder, *roots))
     frame = pd.concat([_read_list(path) for path in paths], ignore_index=True)
     where = str(paths[0]) if len(paths) == 1 else str(base)
     if config.images is not None:
@@ -69,20 +70,35 @@ def read_emotionet(config: EmotioNetConfig, folder: Path, roots: tuple[Path, ...
             f"none of the {len(frame)} images of {where} is below {root}, e.g. {names[0]}: "
             "say where they are with images"
         )
+    told = {SPLITS.get(path.stem.lower()) for path in paths}
+    if config.split is not None and not config.partition and told != {config.split}:
+        raise DataError("EmotioNet has no splits of its own: give a partition, or no split")
     labels = labels_of(frame, where, units=UNITS)
     listing = Listing(
         title=config.title, root=root, names=name_array(names), **labels.fields(), remarks=()
     )
-    return listing.drop(~found, "image was not downloaded")
+    listing = listing.drop(~found, "image was not downloaded")
+    twice = pd.Series(list(listing.names), dtype=object).duplicated()
+    return listing.drop(twice.to_numpy(dtype=np.bool_), "listed twice")
 
 
-def _lists(folder: Path) -> list[Path]:
-    places = [folder, *(folder / name for name in ("annotations", "labels"))]
-    for place in places:
+def _lists(config: EmotioNetConfig, base: Path, roots: tuple[Path, ...]) -> list[Path]:
+    partitions = {find_data(name, roots, "partition").resolve() for name in config.partition}
+    for place in (base, base / "annotations", base / "labels"):
         found = sorted([*place.glob("*.csv"), *place.glob("dataFile*.txt")])
-        if found:
+        found = [path for path in found if path.resolve() not in partitions]
+        if not found:
+            continue
+        splits = [SPLITS.get(path.stem.lower()) for path in found]
+        if config.partition or not any(splits):
             return found
-    return []
+        if config.split is None:
+            raise DataError(f"{place} holds a list for each split: say which split to take")
+        chosen = [path for path, told in zip(found, splits, strict=True) if told == config.split]
+        if chosen:
+            return chosen
+        raise DataError(f"{place} holds no list for split {config.split!r}")
+    raise DataError(f"{base} holds no list of EmotioNet (.csv or dataFile_*.txt)")
 
 
 def _read_list(path: Path) -> pd.DataFrame:
@@ -108,7 +124,7 @@ def _read_list(path: Path) -> pd.DataFrame:
     return frame[units].rename(columns=plain).assign(name=names)
 
 
-def _files(root: Path, addresses: list[str], where: str) -> tuple[list[str], np.ndarray]:
+def _files(root: Path, addresses: list[str], where: str) -> tuple[list[str], NDArray[np.bool_]]:
     """Give the path of each image below the root, and whether it is there."""
     parts = []
     for address in addresses:

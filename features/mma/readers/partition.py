@@ -30,7 +30,7 @@ from feie.features.mma.readers.tables import (
     texts,
 )
 
-_SPLITS: dict[str, Split] = {
+SPLITS: dict[str, Split] = {
     "train": "train", "training": "train", "trn": "train", "train_set": "train",
     "val": "val", "valid": "val", "validation": "val", "dev": "val", "devel": "val",
     "validation_set": "val",
@@ -82,18 +82,18 @@ def in_split(frame: pd.DataFrame, path: Path, split: Split | None) -> pd.DataFra
     """
     header = column(frame, _SPLIT_COLUMNS)
     if header is None:
-        told = _SPLITS.get(path.stem.lower())
+        told = SPLITS.get(path.stem.lower())
         if split is not None and told not in (None, split):
             raise DataError(f"{path} looks like split {told!r}, but split {split!r} is asked for")
         return frame
     if split is None:
         raise DataError(f"{path} has a column {header!r}: say which split to take")
     told_rows = [value.lower() for value in texts(frame[header])]
-    unknown = sorted(set(told_rows) - _SPLITS.keys() - {""})
+    unknown = sorted(set(told_rows) - SPLITS.keys() - {""})
     if unknown:
-        known = ", ".join(_SPLITS)
+        known = ", ".join(SPLITS)
         raise DataError(f"{path}: split {unknown[0]!r} is unknown; feie knows {known}")
-    rows = np.array([_SPLITS.get(told) == split for told in told_rows], dtype=np.bool_)
+    rows = np.array([SPLITS.get(told) == split for told in told_rows], dtype=np.bool_)
     if not rows.any():
         raise DataError(f"{path} has no image in split {split!r}")
     return frame[rows].reset_index(drop=True)
@@ -150,7 +150,7 @@ def _of_split(folder: Path, split: Split | None) -> Path:
     if split is None:
         raise DataError(f"{folder} is a folder of partition files: say which split to take")
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in _TABLES and _SPLITS.get(path.stem.lower()) == split:
+        if path.suffix.lower() in _TABLES and SPLITS.get(path.stem.lower()) == split:
             return path
     raise DataError(f"{folder} holds no file for split {split!r}, e.g. {split}.csv")
 

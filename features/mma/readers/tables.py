@@ -242,12 +242,13 @@ def labels_of(
 
 def boxes_of(frame: pd.DataFrame, where: str) -> NDArray[np.float32] | None:
     """Read face boxes: ``x0, y0, x1, y1``, or ``face_x, face_y, face_width, face_height``."""
-    for headers in (("x0", "y0", "x1", "y1"), ("facex", "facey", "facewidth", "faceheight")):
+    corners, sizes = ("x0", "y0", "x1", "y1"), ("facex", "facey", "facewidth", "faceheight")
+    for headers in (corners, sizes):
         found = [column(frame, (name,)) for name in headers]
         given = [name for name in found if name is not None]
         if len(given) == 4:
             box = np.stack([numbers(frame[name], f"{where}: {name!r}") for name in given], axis=1)
-            if headers[0] == "facex":
+            if headers is sizes:
                 box[:, 2:] += box[:, :2]
             return box.astype(np.float32)
     return None

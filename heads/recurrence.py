@@ -12,7 +12,11 @@ run its own weights and rows, and all share one packing; see `feie.heads.stacked
 
 from __future__ import annotations
 
+import functools
+import importlib
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -21,12 +25,42 @@ from torch.autograd.function import once_differentiable
 
 from feie.heads.packing import Packing
 
-Backend = Literal["plain"]
+Backend = Literal["plain", "fused"]
+_CHOICE = "FEIE_RECURRENCE"
+
+
+@functools.cache
+def available() -> tuple[Backend, ...]:
+    """Give the implementations that this machine has; ``fused`` needs numba."""
+    try:
+        importlib.import_module("feie.heads.fused_kernels")
+    except Exception:  # a numba that does not fit numpy or the processor fails in many ways
+        return ("plain",)
+    return ("plain", "fused")
 
 
 def backend() -> Backend:
-    """Which implementation of the recurrence runs on the CPU."""
-    return "plain"
+    """Say which implementation of the GRU runs on a CPU.
+
+    ``fused`` where it is available, unless the environment variable ``FEIE_RECURRENCE`` is
+    ``plain``. Both agree to rounding; each gives the same bytes again on the same machine.
+    """
+    chosen = os.environ.get(_CHOICE, "")
+    return "plain" if chosen == "plain" else available()[-1]
+
+
+@contextmanager
+def using(choice: Backend) -> Iterator[None]:
+    """Run one of `available` inside a block."""
+    before = os.environ.get(_CHOICE)
+    os.environ[_CHOICE] = choice
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_CHOICE]
+        else:
+            os.environ[_CHOICE] = before
 
 
 def _reversed_steps(packing: Packing, a: int, b: int) -> Iterator[tuple[int, int, int]]:
@@ -60,8 +94,8 @@ def add_mm(
     return total
 
 
-def _earlier(packing: Packing, state: Tensor, a: int, b: int) -> Tensor:
-    """State one step before each row of the steps a to b; zeros before the first step."""
+def earlier(packing: Packing, state: Tensor, a: int, b: int) -> Tensor:
+    """Give the state one step before each row of the steps a to b; zeros before the first step."""
     first = packing.sizes[0]
     rows = packing.rows_of(a, b)
     if a > 0:
@@ -73,7 +107,7 @@ def _earlier(packing: Packing, state: Tensor, a: int, b: int) -> Tensor:
     return out
 
 
-class _Gradients:
+class Gradients:
     """Gradients of a layer's weights, added up over runs of steps."""
 
     def __init__(self, x: Tensor, w_input: Tensor, w_hidden: Tensor, needs_x: bool) -> None:
@@ -84,11 +118,13 @@ class _Gradients:
         self.d_b_input = w_input.new_zeros(w_input.shape[:-1])
         self.d_b_hidden = w_hidden.new_zeros(w_hidden.shape[:-1])
 
-    def add_hidden(self, d_gates: Tensor, earlier: Tensor) -> None:
-        add_mm(self.d_w_hidden, d_gates.mT, earlier, out=self.d_w_hidden)
+    def add_hidden(self, d_gates: Tensor, before: Tensor) -> None:
+        """Add those on the hidden side, from the state before each row."""
+        add_mm(self.d_w_hidden, d_gates.mT, before, out=self.d_w_hidden)
         self.d_b_hidden += d_gates.sum(-2)
 
     def add_input(self, d_gates: Tensor, rows: slice) -> None:
+        """Add those on the input side."""
         add_mm(self.d_w_input, d_gates.mT, _rows(self.x, rows), out=self.d_w_input)
         self.d_b_input += d_gates.sum(-2)
         if self.d_x is not None:
@@ -131,7 +167,7 @@ class _Gru(torch.autograd.Function):
                 rows = slice(start, start + size)
                 before, product = _top(previous, size), _top(recurrent, size)
                 mm(before, w_h, out=product)
-                r, z, n = _rows(gates, rows).split(width, dim=-1)
+                r, z, n = _rows(gates, rows).chunk(3, dim=-1)
                 rz = _rows(gates, rows).narrow(-1, 0, 2 * width)
                 rz.add_(product.narrow(-1, 0, 2 * width)).sigmoid_()
                 m = torch.add(product.narrow(-1, 2 * width, width), b_n, out=_rows(inner, rows))
@@ -148,28 +184,28 @@ class _Gru(torch.autograd.Function):
         packing: Packing = ctx.packing
         x, w_input, w_hidden, gates, inner, hidden = ctx.saved_tensors
         width, runs = w_hidden.shape[-1], x.shape[:-2]
-        total = _Gradients(x, w_input, w_hidden, ctx.needs_input_grad[0])
+        total = Gradients(x, w_input, w_hidden, ctx.needs_input_grad[0])
         carry = hidden.new_empty(*runs, packing.sizes[0], width)
         for a, b in reversed(packing.chunks):
             rows = packing.rows_of(a, b)
-            r, z, n = _rows(gates, rows).split(width, dim=-1)
-            earlier = _earlier(packing, hidden, a, b)
+            r, z, n = _rows(gates, rows).chunk(3, dim=-1)
+            before = earlier(packing, hidden, a, b)
             # All that multiplies dh in the gradients of the three gates.
             factor = hidden.new_empty(*runs, r.shape[-2], 3 * width)
-            f_r, f_z, f_n = factor.split(width, dim=-1)
+            f_r, f_z, f_n = factor.chunk(3, dim=-1)
             d_n = (1 - z).mul_(torch.addcmul(_one(n), n, n, value=-1))
             torch.mul(d_n, r, out=f_n)
             torch.mul(f_n, (1 - r).mul_(_rows(inner, rows)), out=f_r)
-            torch.mul((1 - z).mul_(z), earlier - n, out=f_z)
+            torch.mul((1 - z).mul_(z), before - n, out=f_z)
             d_hidden = _rows(grad, rows).clone(memory_format=torch.contiguous_format)
             for start, size, running in _reversed_steps(packing, a, b):
                 step = slice(start, start + size)
                 d, gate = _rows(d_hidden, step), _rows(factor, step)
                 _top(d, running).add_(_top(carry, running))
-                gate.unflatten(-1, (3, width)).mul_(d.unsqueeze(-2))
+                gate.view(*runs, size, 3, width).mul_(d.unsqueeze(-2))
                 back = torch.mul(d, _rows(z, step), out=_top(carry, size))
                 add_mm(back, gate, w_hidden, out=back)
-            total.add_hidden(factor, earlier)
+            total.add_hidden(factor, before)
             # The input side of n lacks the factor r; r and z are the same on both sides.
             torch.mul(d_hidden, d_n, out=f_n)
             total.add_input(factor, rows)
@@ -203,7 +239,7 @@ class _Lstm(torch.autograd.Function):
                 gate = _rows(gates, rows)
                 add_mm(gate, _top(h, size), w_h, out=gate)
                 gate.narrow(-1, 0, 2 * width).sigmoid_()
-                i, f, g, o = gate.split(width, dim=-1)
+                i, f, g, o = gate.chunk(4, dim=-1)
                 g.tanh_()
                 o.sigmoid_()
                 c = torch.mul(f, _top(c, size), out=_rows(cell, rows)).addcmul_(i, g)
@@ -218,16 +254,16 @@ class _Lstm(torch.autograd.Function):
         packing: Packing = ctx.packing
         x, w_input, w_hidden, gates, cell, hidden = ctx.saved_tensors
         width, runs = w_hidden.shape[-1], x.shape[:-2]
-        total = _Gradients(x, w_input, w_hidden, ctx.needs_input_grad[0])
+        total = Gradients(x, w_input, w_hidden, ctx.needs_input_grad[0])
         carry_h, carry_c = hidden.new_empty(2, *runs, packing.sizes[0], width).unbind()
         for a, b in reversed(packing.chunks):
             rows = packing.rows_of(a, b)
-            i, f, g, o = _rows(gates, rows).split(width, dim=-1)
+            i, f, g, o = _rows(gates, rows).chunk(4, dim=-1)
             squashed = _rows(cell, rows).tanh()
             # What multiplies dc in the gradients of i, f and g, and dh in that of o.
             factor = hidden.new_empty(*runs, i.shape[-2], 4, width)
             torch.mul(g, (1 - i).mul_(i), out=factor[..., 0, :])
-            torch.mul(_earlier(packing, cell, a, b), (1 - f).mul_(f), out=factor[..., 1, :])
+            torch.mul(earlier(packing, cell, a, b), (1 - f).mul_(f), out=factor[..., 1, :])
             torch.mul(i, torch.addcmul(_one(g), g, g, value=-1), out=factor[..., 2, :])
             torch.mul(squashed, (1 - o).mul_(o), out=factor[..., 3, :])
             to_cell = o * torch.addcmul(_one(o), squashed, squashed, value=-1)
@@ -243,7 +279,7 @@ class _Lstm(torch.autograd.Function):
                 torch.mul(d_c, _rows(f, step), out=_top(carry_c, size))
                 mm(gate.flatten(-2), w_hidden, out=_top(carry_h, size))
             d_gates = factor.flatten(-2)
-            total.add_hidden(d_gates, _earlier(packing, hidden, a, b))
+            total.add_hidden(d_gates, earlier(packing, hidden, a, b))
             total.add_input(d_gates, rows)
         return total.result()
 
@@ -277,6 +313,11 @@ def recur(
     Tensor, shape (rows, width)
         h of every frame, packed as `x`.
     """
-    function = _Gru if cell == "gru" else _Lstm
+    function: type[torch.autograd.Function] = _Gru if cell == "gru" else _Lstm
+    if cell == "gru" and backend() == "fused":
+        from feie.heads import fused
+
+        if fused.fits(x, w_hidden):
+            function = fused.FusedGru
     out: Tensor = function.apply(x, w_input, w_hidden, b_input, b_hidden, packing)  # type: ignore[no-untyped-call]
     return out

@@ -176,8 +176,8 @@ class Stack:
         value, h = self._values, frames
         for layer in range(self._model.layers):
             names = ("w_input", "w_hidden", "b_input", "b_hidden")
-            weights = [value[f"recurrent.{layer}.{name}"] for name in names]
-            h = recur(self._model.cell, h, *weights, packing)
+            w_x, w_h, b_x, b_h = (value[f"recurrent.{layer}.{name}"] for name in names)
+            h = recur(self._model.cell, h, w_x, w_h, b_x, b_h, packing)
         if self._model.mask:
             h = h * used
         z = torch.relu(
@@ -201,14 +201,16 @@ class Stack:
         routed = self._config.routing and self._model.mask
         for name, gradient in gradients.items():
             value, state = self._values[name].detach(), self._state[name]
-            parts = state["step"], state["exp_avg"], state["exp_avg_sq"]
+            step, mean, square = (state[key] for key in ("step", "exp_avg", "exp_avg_sq"))
             if name != "dense_weight":
-                update(value, gradient, *parts, {**groups[0], "lr": rates})
+                update(value, gradient, step, mean, square, {**groups[0], "lr": rates})
                 continue
             for run, group in enumerate(groups):
                 reach = slice(int(counts[run, 0]) if routed else None)
-                mine = [part[run, reach] for part in parts]
-                update(value[run, reach], gradient[run, reach], *mine, group)
+                moments = mean[run, reach], square[run, reach]
+                update(
+                    value[run, reach], gradient[run, reach], step[run, reach], *moments, group
+                )  # fmt: skip
 
 
 def _part(stacked: Tensor, run: int, shape: torch.Size) -> Tensor:

@@ -92,5 +92,9 @@ class Head:
         ndarray of float64, shape (videos, targets)
             A video without one usable frame gets the mean label of the training videos.
         """
-        out = self.calibration.apply(predict(self.model, self.standardiser.apply(frames)))
+        return self.predict_standardised(self.standardiser.apply(frames))
+
+    def predict_standardised(self, frames: Ragged) -> NDArray[np.float64]:
+        """Do as `predict` does, with frames that are standardised already."""
+        out = self.calibration.apply(predict(self.model, frames))
         return np.where(frames.lengths[:, None] == 0, self.label_mean, out)

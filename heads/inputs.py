@@ -21,7 +21,7 @@ CLIP = 1e-4
 SD_FLOOR: dict[Space, float] = {"prob": 1e-3, "logit": 0.0}
 """Least standard deviation that a column is divided by. A probability that moves by less in
 training is as good as constant: its noise, scaled up, would drown the other columns elsewhere."""
-_BLOCK = 1 << 18
+_BLOCK = 1 << 13  # rows worked on at once: they stay in the cache
 
 
 class InputConfig(BaseModel):
@@ -118,18 +118,17 @@ def prepare(rows: RaggedRows, config: InputConfig) -> Prepared:
     Parameters
     ----------
     rows : RaggedRows
-        Only the head's columns, in its order.
+        Only the head's columns, in its order; their memory is used for the result.
     config : InputConfig
     """
-    usable = fill_missing(Ragged(rows.values, rows.offsets), rows.valid, config.missing)
-    frames = shorten(usable, config.t, config.long)
+    usable = fill_missing(Ragged(rows.values, rows.offsets), rows.valid, config.missing, reuse=True)
+    shortened = int((usable.lengths > config.t).sum())
+    frames = shorten(usable, config.t, config.long, reuse=True)
     if config.space == "logit":
-        frames = Ragged(to_logits(frames.values, config.groups), frames.offsets)
-    return Prepared(
-        frames=frames,
-        faceless=int((frames.lengths == 0).sum()),
-        shortened=int((usable.lengths > config.t).sum()),
-    )
+        for start in range(0, len(frames.values), _BLOCK):
+            block = frames.values[start : start + _BLOCK]
+            block[:] = to_logits(block, config.groups)
+    return Prepared(frames=frames, faceless=int((frames.lengths == 0).sum()), shortened=shortened)
 
 
 def to_logits(
@@ -203,23 +202,35 @@ class Standardiser:
         )
         parts = np.split(chosen, np.unique(cuts))
         columns = frames.values.shape[1]
-        sums = np.zeros((2, columns))
+        total, squares = np.zeros((2, columns))
         count, mean = 0, np.zeros(columns)
         for turn in range(2):
             for part in parts:
-                block = frames.select(part).values.astype(np.float64)
-                block = block[~np.isnan(block).any(axis=1)]
-                count += len(block) if turn == 0 else 0
-                sums[turn] += (block if turn == 0 else (block - mean) ** 2).sum(axis=0)
-            if turn == 0:
-                mean = sums[0] / max(count, 1)
-        sd = np.sqrt(sums[1] / max(count, 1))
+                block = frames.select(part).values
+                if np.isnan(block.sum()):  # as good as a look at every value
+                    block = block[~np.isnan(block).any(axis=1)]
+                if turn == 0:
+                    count += len(block)
+                    total += block.sum(axis=0, dtype=np.float64)
+                else:
+                    centred = block - mean
+                    squares += np.einsum("ij,ij->j", centred, centred)
+            mean = total / max(count, 1)
+        sd = np.sqrt(squares / max(count, 1))
         varies = sd > 1e-6 * (1 + np.abs(mean))
         return cls(mean, np.where(varies, np.maximum(sd, floor), 1.0))
 
-    def apply(self, frames: Ragged) -> Ragged:
-        """Standardise; NaN becomes 0, the mean of the training frames."""
-        values = frames.values - self.mean.astype(np.float32)
-        values /= self.sd.astype(np.float32)
-        np.nan_to_num(values, copy=False, nan=0.0)
+    def apply(self, frames: Ragged, *, reuse: bool = False) -> Ragged:
+        """Standardise; NaN becomes 0, the mean of the training frames.
+
+        With `reuse` the values of `frames` are overwritten.
+        """
+        values = frames.values if reuse else frames.values.copy()
+        mean, sd = self.mean.astype(np.float32), self.sd.astype(np.float32)
+        for start in range(0, len(values), _BLOCK):
+            block = values[start : start + _BLOCK]
+            block -= mean
+            block /= sd
+            if np.isnan(block.sum()):
+                block[np.isnan(block)] = 0.0
         return Ragged(values, frames.offsets)

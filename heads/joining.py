@@ -62,21 +62,15 @@ def join(
         No label joins, too many do not, or two labels mean the same video.
     """
     known = set(ids)
-    by_name: dict[str, list[str]] = {}
-    by_number: dict[str, list[str]] = {}
-    for video in known:
-        name = normalise_id(video)
-        by_name.setdefault(name, []).append(video)
-        if number := _number(name):
-            by_number.setdefault(number, []).append(video)
+    loosely = not known.issuperset(labels.ids)
+    by_name, by_number = _by_other_names(known) if loosely else ({}, {})
     rows, found, missing, owner = [], [], [], dict[str, str]()
     for row, label in enumerate(labels.ids):
-        same_name, same_number = by_name.get(label, []), by_number.get(_number(label), [])
         if label in known:
             video = label
-        elif len(same_name) == 1:
+        elif len(same_name := by_name.get(label, [])) == 1:
             video = same_name[0]
-        elif len(same_number) == 1:
+        elif len(same_number := by_number.get(_number(label), [])) == 1:
             video = same_number[0]
         else:
             missing.append(label)
@@ -93,6 +87,18 @@ def join(
     if len(missing) > allowed or not rows:
         raise LabelError(_no_join(labels, missing, known, store, failed or {}, tolerance))
     return Join(labels.take(np.array(rows, dtype=np.int64)), tuple(found), tuple(missing))
+
+
+def _by_other_names(known: set[str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Give the videos of each normalised id, and of each number."""
+    by_name: dict[str, list[str]] = {}
+    by_number: dict[str, list[str]] = {}
+    for video in known:
+        name = normalise_id(video)
+        by_name.setdefault(name, []).append(video)
+        if number := _number(name):
+            by_number.setdefault(number, []).append(video)
+    return by_name, by_number
 
 
 def _number(text: str) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 MissingPolicy = Literal["drop", "hold", "zero"]
 LongPolicy = Literal["uniform", "head"]
+_BLOCK = 1 << 13  # rows worked on at once: they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,36 @@ class Ragged:
         """Rows of each video, shape (videos,)."""
         return np.diff(self.offsets)
 
-    def take(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> Ragged:
-        """Build a ragged array of other lengths from rows of this one."""
-        return Ragged(self.values[rows], _offsets(lengths))
+    def take(
+        self, rows: NDArray[np.int64], lengths: NDArray[np.int64], *, reuse: bool = False
+    ) -> Ragged:
+        """Build a ragged array of other lengths from rows of this one.
+
+        With `reuse` the rows must rise, and are moved within the memory of this array, which is
+        not to be used any more.
+        """
+        if not reuse:
+            return Ragged(self.values[rows], _offsets(lengths))
+        for start in range(0, len(rows), _BLOCK):
+            # What rises never lies before its new place: nothing unread is overwritten.
+            block = rows[start : start + _BLOCK]
+            self.values[start : start + len(block)] = self.values[block]
+        return Ragged(self.values[: len(rows)], _offsets(lengths))
 
     def select(self, videos: Sequence[int] | NDArray[np.int64]) -> Ragged:
-        """Pick some videos, in the given order."""
+        """Pick some videos, in the given order; neighbours, in order, are not copied."""
         picked = np.asarray(videos, dtype=np.int64)
+        if len(picked) and (np.diff(picked) == 1).all() and picked[0] >= 0:
+            offsets = self.offsets[picked[0] : picked[-1] + 2]
+            return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
         lengths = self.lengths[picked]
         rows = np.repeat(self.offsets[:-1][picked], lengths) + _positions(lengths)
         return self.take(rows, lengths)
 
 
-def fill_missing(ragged: Ragged, valid: NDArray[np.bool_], policy: MissingPolicy) -> Ragged:
+def fill_missing(
+    ragged: Ragged, valid: NDArray[np.bool_], policy: MissingPolicy, *, reuse: bool = False
+) -> Ragged:
     """Deal with frames without a face.
 
     Parameters
@@ -72,20 +90,22 @@ def fill_missing(ragged: Ragged, valid: NDArray[np.bool_], policy: MissingPolicy
         ``drop`` removes the frames; ``hold`` repeats the last frame with a face (before the first
         one: that one); ``zero`` leaves NaN, which standardisation turns into zero, the mean of
         the training frames.
+    reuse : bool
+        Whether the memory of `ragged` may be used for the result.
 
     Returns
     -------
     Ragged
         A video without any face has no rows, whatever the policy.
     """
-    usable = valid & np.isfinite(ragged.values).all(axis=1)
+    usable = valid & _finite(ragged.values)
     if usable.all():
         return ragged
     lengths = ragged.lengths
     owner = np.repeat(np.arange(len(ragged)), lengths)
     faces = np.bincount(owner[usable], minlength=len(ragged))
     if policy == "drop":
-        return ragged.take(np.flatnonzero(usable), faces)
+        return ragged.take(np.flatnonzero(usable), faces, reuse=reuse)
     row = np.arange(len(usable))
     if policy == "hold":
         # The last usable row so far; where that is another video's, the first usable one after.
@@ -95,13 +115,13 @@ def fill_missing(ragged: Ragged, valid: NDArray[np.bool_], policy: MissingPolicy
         source[early] = after[early]
         keep = faces[owner] > 0
         return ragged.take(source[keep], np.where(faces > 0, lengths, 0))
-    values = ragged.values.copy()
+    values = ragged.values if reuse else ragged.values.copy()
     values[~usable] = np.nan
     kept = Ragged(values, ragged.offsets)
-    return kept.take(row[faces[owner] > 0], np.where(faces > 0, lengths, 0))
+    return kept.take(row[faces[owner] > 0], np.where(faces > 0, lengths, 0), reuse=True)
 
 
-def shorten(ragged: Ragged, t: int, policy: LongPolicy) -> Ragged:
+def shorten(ragged: Ragged, t: int, policy: LongPolicy, *, reuse: bool = False) -> Ragged:
     """Bring videos of more than `t` rows down to `t`; leave the others alone.
 
     Parameters
@@ -112,6 +132,8 @@ def shorten(ragged: Ragged, t: int, policy: LongPolicy) -> Ragged:
     policy : {"uniform", "head"}
         ``uniform`` takes the rows in the middle of `t` equal stretches of the video; ``head``
         takes the first `t`.
+    reuse : bool
+        Whether the memory of `ragged` may be used for the result.
     """
     lengths = ragged.lengths
     if not (lengths > t).any():
@@ -121,7 +143,22 @@ def shorten(ragged: Ragged, t: int, policy: LongPolicy) -> Ragged:
     if policy == "uniform":
         long = np.repeat(lengths, kept)
         position = np.where(long > t, (2 * position + 1) * long // (2 * t), position)
-    return ragged.take(np.repeat(ragged.offsets[:-1], kept) + position, kept)
+    return ragged.take(np.repeat(ragged.offsets[:-1], kept) + position, kept, reuse=reuse)
+
+
+def _finite(values: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Say which rows hold finite values only."""
+    finite = np.empty(len(values), np.bool_)
+    ones = np.ones(values.shape[1], values.dtype)
+    for start in range(0, len(values), _BLOCK):
+        block = values[start : start + _BLOCK]
+        with np.errstate(invalid="ignore", over="ignore"):
+            sums = block @ ones  # finite only if all terms are, and much faster than a look at each
+        found = np.isfinite(sums)
+        if not found.all():
+            found = np.isfinite(block).all(axis=1)
+        finite[start : start + _BLOCK] = found
+    return finite
 
 
 def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

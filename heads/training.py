@@ -77,10 +77,12 @@ class Examples:
 
     def with_faces(self) -> Examples:
         """Leave out videos without a usable frame."""
-        kept = np.flatnonzero(self.frames.lengths > 0)
-        if len(kept) == len(self.labels):
+        kept = self.frames.lengths > 0
+        if kept.all():
             return self
-        return Examples(self.frames.select(kept), self.labels[kept])
+        # They have no rows, so the others' stay where they are.
+        offsets = np.concatenate([[0], self.frames.offsets[1:][kept]])
+        return Examples(Ragged(self.frames.values, offsets), self.labels[kept])
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from feie.heads.joining import Join, join
 from feie.heads.labels import Labels, load_labels
 from feie.heads.ragged import LongPolicy, MissingPolicy
 
+_SPLITS: tuple[Literal["train", "val"], ...] = ("train", "val")
+
 
 @dataclass(frozen=True)
 class HeadData:
@@ -33,7 +35,7 @@ class HeadData:
     prepared : Prepared
         Frames of the videos of `joined`, in its order.
     train, val : ndarray of int64
-        Rows of `joined`.
+        Rows of `joined`: the training videos stand first.
     """
 
     store: Store
@@ -71,9 +73,10 @@ def read_head_data(
         raise StoreError(f"{store_path} holds no video that was extracted without failure")
     columns, groups = pick_columns(store.schema, subset)
     labels = load_labels(labels_path, targets)
-    for split in ("train", "val"):
+    for split in _SPLITS:
         labels.of_split(split)
-    wanted = labels.take(np.flatnonzero(np.isin(labels.split, ("train", "val"))))
+    # A split's frames lie together, so that nothing needs to copy them.
+    wanted = labels.take(np.concatenate([np.flatnonzero(labels.split == s) for s in _SPLITS]))
     joined = join(wanted, store.ids, store_path, failed=store.failed, tolerance=unmatched)
     inputs = InputConfig(
         columns=columns, groups=groups, t=t, missing=missing, long=long, space=space

@@ -34,6 +34,7 @@ from feie.heads.losses import LossName
 from feie.heads.metrics import known, mean_defined, pearson
 from feie.heads.mrnn import MRNN, MRNNConfig
 from feie.heads.ragged import LongPolicy, MissingPolicy
+from feie.heads.recurrence import backend
 from feie.heads.training import (
     PRESETS,
     Epoch,
@@ -160,9 +161,9 @@ class Material:
     Attributes
     ----------
     data : HeadData
+        Its frames are standardised.
     standardiser : Standardiser
     train, val : Examples
-        Standardised.
     notes : list of str
         What was decided for the user.
     """
@@ -199,10 +200,8 @@ def read_material(options: TrainHeadOptions) -> Material:
     )
     frames, values = data.prepared.frames, data.joined.labels.values
     standardiser = Standardiser.fit(frames, data.train, SD_FLOOR[options.space])
-    train, val = (
-        Examples(standardiser.apply(frames.select(rows)), values[rows])
-        for rows in (data.train, data.val)
-    )
+    frames = standardiser.apply(frames, reuse=True)
+    train, val = (Examples(frames.select(rows), values[rows]) for rows in (data.train, data.val))
     return Material(data, standardiser, train, val, describe(data))
 
 
@@ -236,7 +235,7 @@ def finish(run: HeadRun, seconds: float) -> TrainHeadResult:
     data, val = material.data, material.val
     trainer.use_best()
     head = _finish(trainer.model, data, material.standardiser, material.train, trainer.config)
-    prediction = head.predict(data.prepared.frames.select(data.val))
+    prediction = head.predict_standardised(val.frames)
     rho = pearson(prediction, val.labels)
     by_target = {k: known(v) for k, v in zip(data.labels.targets, rho, strict=True)}
     head.notes.update(
@@ -244,6 +243,7 @@ def finish(run: HeadRun, seconds: float) -> TrainHeadResult:
         training={
             **trainer.config.model_dump(mode="json"),
             "preset": options.preset,
+            "recurrence": backend(),
             "epochs_trained": len(trainer.history),
             "best_epoch": trainer.best_epoch,
             "val_pearson": known(mean_defined(rho)),

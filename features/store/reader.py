@@ -187,7 +187,8 @@ class Store:
     @property
     def ids(self) -> list[str]:
         """Ids of the videos that were extracted without failure, sorted."""
-        return [str(v) for v in self.videos.index[self.videos["status"] == OK]]
+        found: list[str] = self.videos.index[self.videos["status"] == OK].to_list()
+        return found
 
     @property
     def failed(self) -> dict[str, str]:
@@ -248,10 +249,12 @@ class Store:
             Peak memory is the result plus one block of 65,536 rows.
         """
         wanted = self.ids if ids is None else list(ids)
-        missing = [v for v in wanted if v not in self]
+        usable = set(self.ids)
+        missing = [v for v in wanted if v not in usable]
         if missing:
             raise UsageError(f"{self.path} has no video {missing[0]!r} ({len(missing)} missing)")
-        picked = list(range(len(self.schema))) if columns is None else list(columns)
+        every = list(range(len(self.schema)))
+        picked = every if columns is None else list(columns)
         rows = self.videos.loc[wanted]
         lengths = rows["length"].to_numpy(np.int64)
         starts = rows["offset"].to_numpy(np.int64)
@@ -261,11 +264,11 @@ class Store:
         for start, stop, pieces in _blocks(starts, offsets[:-1], lengths):
             block = self.values("affect", slice(start, stop))
             flags = self.values("valid", slice(start, stop))
+            if picked != every:
+                block = block[:, picked]
             for source, target, count in pieces:
                 rows_of = slice(source - start, source - start + count)
-                values[target : target + count] = (
-                    block[rows_of] if columns is None else block[rows_of][:, picked]
-                )
+                values[target : target + count] = block[rows_of]
                 valid[target : target + count] = flags[rows_of]
         return RaggedRows(values, valid, offsets, wanted)
 

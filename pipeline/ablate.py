@@ -320,7 +320,7 @@ def _report(
     table, runs_csv, picture = folder / TABLE, folder / RUNS, folder / PICTURE
     write_atomically(table, _table_csv(lines, targets))
     write_atomically(runs_csv, _runs_csv(run_lines, targets))
-    title = f"{folder.name}: mean Pearson of {options.seeds} seeds, mean and sd"
+    title = f"Table {options.table}: every seed, and mean ± sd over the seeds"
     with disk_errors(picture):
         draw_table(
             [line.name for line in lines],

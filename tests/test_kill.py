@@ -24,7 +24,9 @@ from feie.features.store.reader import open_store
 from feie.pipeline import extract
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["feie.pipeline.extract", "feie.pipeline.engine", "insightface.model_zoo"])
+_context.set_forkserver_preload(
+    ["feie.pipeline.extract", "feie.pipeline.engine", "insightface.model_zoo"]
+)
 
 
 def start(options: extract.ExtractOptions) -> multiprocessing.process.BaseProcess:

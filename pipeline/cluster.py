@@ -8,7 +8,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,22 @@ _AHEAD = 3  # parcels a task slot that are out or wait for an earlier one
 _CONNECT_SECONDS = 30
 
 
+@dataclass
+class _Out:
+    """Videos that are out, or that wait to be tried alone (no future yet)."""
+
+    sources: list[Source]
+    future: Future | None = None
+    alone: bool = False
+
+
 class ClusterEngine:
     """Engines on the workers of a cluster; see `results.Engine`.
 
     Each worker isolates its videos as `isolated.IsolatedEngine` does. dask does a parcel again
-    when it loses the worker; a video that is lost with its worker again and again is recorded
-    as failed. Results come back in the order of the sources, and only so many parcels are out
+    when it loses the worker. If it gives up, having lost one worker too many with that parcel on
+    its list, each video of it is tried alone: one that loses its workers then is recorded as
+    failed. Results come back in the order of the sources, and only so many parcels are out
     at a time that neither this process nor the workers hold more than a few.
 
     Parameters
@@ -51,7 +61,7 @@ class ClusterEngine:
     def __init__(self, options: ExtractOptions) -> None:
         self._gpus = options.gpus or ()
         self._cluster: LocalCluster | None = None
-        self._futures: deque[tuple[Future, list[Source]]] = deque()
+        self._out: deque[_Out] = deque()
         self.detector: dict[str, Any] | None = None
         self.frames = 0
         if options.scheduler:
@@ -82,7 +92,7 @@ class ClusterEngine:
     def close(self) -> None:
         """Take back what is out; end the cluster if it was started here."""
         with suppress(Exception):  # what is gone already is fine
-            self._client.cancel([future for future, _ in self._futures])
+            self._client.cancel([out.future for out in self._out if out.future is not None])
             if self._cluster is None:
                 self._client.run(remote.close_idle)
         with suppress(Exception):
@@ -107,26 +117,35 @@ class ClusterEngine:
         listed = [replace(source, path=source.path.absolute()) for source in sources]
         parcels = _parcels(listed, self._parcel_videos(len(listed)))
         while True:
-            for parcel in itertools.islice(parcels, max(0, self._room() - len(self._futures))):
-                self._futures.append((self._submit(parcel), parcel))
-            if not self._futures:
+            if not self._suspects():
+                for parcel in itertools.islice(parcels, max(0, self._room() - len(self._out))):
+                    self._out.append(_Out(parcel, self._submit(parcel)))
+            if not self._out:
                 return
-            future, sent = self._futures[0]
-            if not self._is_over(future):
+            head = self._out[0]
+            if head.future is None:
+                # Alone on the cluster, so that no other can be what loses its worker.
+                if not all(self._is_over(o.future) for o in self._out if o.future is not None):
+                    yield None
+                    continue
+                head.future, head.alone = self._submit(head.sources), True
+            if not self._is_over(head.future):
                 yield None
                 continue
-            self._futures.popleft()
-            result = _result(future)
+            self._out.popleft()
+            result = _result(head.future)
             if result is not None:
                 self._take_over(result)
                 yield from result.finished
-            elif len(sent) == 1:
-                told = f"{sent[0].relative} was lost with its worker, again and again"
-                yield failure(sent[0], VideoError("worker-lost", told), self.made)
+            elif head.alone:
+                [source] = head.sources
+                told = f"{source.relative} was lost with its worker, again and again"
+                yield failure(source, VideoError("worker-lost", told), self.made)
             else:
-                # One of them may be the cause: each goes out by itself, before all others.
-                singles = [(self._submit([source], priority=1), [source]) for source in sent]
-                self._futures.extendleft(reversed(singles))
+                self._out.extendleft(_Out([source]) for source in reversed(head.sources))
+
+    def _suspects(self) -> bool:
+        return any(out.future is None for out in self._out)
 
     def _slots(self) -> int:
         """Tasks that the cluster runs at a time; workers may come and go."""
@@ -139,14 +158,13 @@ class ClusterEngine:
         most = _PARCEL_VIDEOS * (self._options.threads or 1)
         return max(1, min(most, math.ceil(videos / (4 * self._slots()))))
 
-    def _submit(self, sources: list[Source], priority: int = 0) -> Future:
+    def _submit(self, sources: list[Source]) -> Future:
         return self._client.submit(
             remote.extract_parcel,
             self._options,
             sources,
             self._gpus,
             pure=False,
-            priority=priority,
         )
 
     def _is_over(self, future: Future) -> bool:
@@ -225,7 +243,7 @@ def _start_cluster(workers: int) -> LocalCluster:
             threads_per_worker=1,
             processes=True,
             memory_limit=0,
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=logging.CRITICAL,
         )
 

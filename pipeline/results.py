@@ -65,9 +65,14 @@ class Engine(Protocol):
         Frames seen so far, for the progress report.
     """
 
-    made: Made
-    detector: dict[str, Any] | None
-    frames: int
+    @property
+    def made(self) -> Made: ...
+
+    @property
+    def detector(self) -> dict[str, Any] | None: ...
+
+    @property
+    def frames(self) -> int: ...
 
     def records(self, sources: Iterable[Source]) -> Iterator[Finished | None]:
         """Give one `Finished` a source, in the order of the sources; None now and then."""

@@ -125,8 +125,8 @@ def chosen_records(stores: Sequence[Store], choices: Sequence[Choice]) -> Iterat
     for choice in choices:
         row = tables[choice.store].pop(choice.video_id)
         start = int(row["offset"])
-        arrays = readers[choice.store].read(start, start + int(row["length"]))
-        index = {name: row[name] for name in _INDEX}
+        arrays: dict[str, Any] = readers[choice.store].read(start, start + int(row["length"]))
+        index: dict[str, Any] = {name: row[name] for name in _INDEX}
         yield VideoRecord(id=choice.video_id, **index, **arrays)
 
 
@@ -146,7 +146,7 @@ class _Blocks:
 
     def read(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
         """Give rows ``start:stop`` of every array."""
-        parts = []
+        parts: list[dict[str, NDArray[Any]]] = []
         at = start
         while at < stop or not parts:
             self._load(at // self._rows)

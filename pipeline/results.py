@@ -54,25 +54,19 @@ class Made:
 
 
 class Engine(Protocol):
-    """Turns sources into records: in this process, in a child of it, or on a cluster.
-
-    Attributes
-    ----------
-    made : Made
-    detector : dict or None
-        What the detector says of itself, once a video has needed one.
-    frames : int
-        Frames seen so far, for the progress report.
-    """
+    """Turns sources into records: in this process, in a child of it, or on a cluster."""
 
     @property
-    def made(self) -> Made: ...
+    def made(self) -> Made:
+        """What it says of the numbers that it makes."""
 
     @property
-    def detector(self) -> dict[str, Any] | None: ...
+    def detector(self) -> dict[str, Any] | None:
+        """What the detector says of itself, once a video has needed one."""
 
     @property
-    def frames(self) -> int: ...
+    def frames(self) -> int:
+        """Frames seen so far, for the progress report."""
 
     def records(self, sources: Iterable[Source]) -> Iterator[Finished | None]:
         """Give one `Finished` a source, in the order of the sources; None now and then."""

@@ -26,7 +26,7 @@ from feie.heads.mrnn import masked_dense
 from feie.heads.packing import Packing
 from feie.heads.recurrence import backend, recur
 from feie.heads.routing import update
-from feie.heads.training import Epoch, Examples, Trainer
+from feie.heads.training import SCORING_BATCH, Epoch, Examples, Trainer
 
 SMALL_BATCH = 8
 """Largest batch at which stacking pays on a CPU."""
@@ -41,7 +41,8 @@ def stack_key(trainer: Trainer) -> tuple[object, ...]:
     """Trainers with the same key can be stacked."""
     shape = trainer.model.config.model_copy(update={"inputs": 1})
     config = trainer.config.model_copy(update={"seed": 0})
-    return shape.model_dump_json(), config.model_dump_json(), tuple(trainer.train.frames.lengths)
+    lengths = (tuple(part.frames.lengths.tolist()) for part in (trainer.train, trainer.val))
+    return shape.model_dump_json(), config.model_dump_json(), *lengths
 
 
 class Stack:
@@ -64,7 +65,8 @@ class Stack:
         self._state: dict[str, dict[str, Tensor]] = {}
         for name, _ in first.model.named_parameters():
             self._adopt(name)
-        self._frames = _on(device, [t.train for t in self.trainers])
+        self._train = _on(device, [t.train for t in self.trainers])
+        self._val = _on(device, [t.val for t in self.trainers])
         self._labels = torch.stack([torch.from_numpy(t.labels) for t in self.trainers])
         self._labels = self._labels.to(device, self._values["dense_weight"].dtype)
 
@@ -122,12 +124,25 @@ class Stack:
         losses = [self.step(batches) for batches in zip(*dealt, strict=True)]
         table = torch.stack(losses).double().cpu().numpy()
         ended: list[Epoch | HeadError] = []
-        for trainer, column in zip(self.trainers, table.T, strict=True):
+        for trainer, column, scores in zip(self.trainers, table.T, self.predict(), strict=True):
             try:
-                ended.append(trainer.close_epoch(column.tolist()))
+                ended.append(trainer.close_epoch(column.tolist(), scores))
             except HeadError as error:
                 ended.append(error)
         return ended
+
+    @torch.no_grad()
+    def predict(self) -> NDArray[np.float64]:
+        """Raw outputs of all runs for the validation videos, shape (runs, videos, targets)."""
+        lengths = self.trainers[0].val.frames.lengths
+        order = np.argsort(-lengths, kind="stable")
+        out = np.empty((len(self.trainers), len(lengths), self._model.targets))
+        for start in range(0, len(order), SCORING_BATCH):
+            chosen = order[start : start + SCORING_BATCH]
+            videos = np.tile(chosen, (len(self.trainers), 1))
+            packed = self._pack(self._val, videos, lengths[videos])
+            out[:, chosen] = self._forward(*packed).double().cpu().numpy()
+        return out
 
     def step(self, batches: Sequence[NDArray[np.int64]]) -> Tensor:
         """Take one step of every run on a batch of its own; gives the losses, shape (runs,)."""
@@ -135,7 +150,7 @@ class Stack:
         orders = [np.argsort(-n, kind="stable") for n in lengths]
         counts = np.stack([n[order] for n, order in zip(lengths, orders, strict=True)])
         videos = np.stack([v[order] for v, order in zip(batches, orders, strict=True)])
-        frames, used, packing = self._pack(videos, counts)
+        frames, used, packing = self._pack(self._train, videos, counts)
         run = torch.arange(len(videos), device=self.device)[:, None]
         labels = self._labels[run, torch.from_numpy(videos).to(self.device)]
         losses = self._losses(self._forward(frames, used, packing), labels)
@@ -146,9 +161,12 @@ class Stack:
         return losses.detach()
 
     def _pack(
-        self, videos: NDArray[np.int64], counts: NDArray[np.int64]
+        self,
+        values: Sequence[tuple[Tensor, NDArray[np.int64]]],
+        videos: NDArray[np.int64],
+        counts: NDArray[np.int64],
     ) -> tuple[Tensor, Tensor, Packing]:
-        """Lay out all runs' batches alike.
+        """Lay out all runs' batches alike, each from the longest video to the shortest.
 
         The i-th longest video of a run gets as many rows as the longest i-th video of any run;
         what is too many is not `used`.
@@ -164,10 +182,10 @@ class Stack:
         step, place = packing.places
         used = torch.from_numpy(step < counts[:, place])[..., None].to(self.device)
         frames = self._values["dense_weight"].new_zeros(len(videos), packing.rows, self._inputs)
-        for run, (trainer, values) in enumerate(zip(self.trainers, self._frames, strict=True)):
-            first = trainer.train.frames.offsets[:-1][videos[run]]
+        for run, (rows_of_all, offsets) in enumerate(values):
+            first = offsets[:-1][videos[run]]
             rows = first[place] + np.minimum(step, counts[run][place] - 1)
-            picked = values[torch.from_numpy(rows).to(self.device)]
+            picked = rows_of_all[torch.from_numpy(rows).to(self.device)]
             frames[run, :, : picked.shape[1]] = picked
         return frames.mul_(used), used, packing
 
@@ -219,14 +237,16 @@ def _part(stacked: Tensor, run: int, shape: torch.Size) -> Tensor:
     return part.narrow(-1, 0, shape[-1]) if part.shape != shape else part
 
 
-def _on(device: torch.device, examples: Sequence[Examples]) -> list[Tensor]:
-    """Frames on the device, once for all runs that share them."""
+def _on(
+    device: torch.device, examples: Sequence[Examples]
+) -> list[tuple[Tensor, NDArray[np.int64]]]:
+    """Frames on the device, once for all runs that share them, and their offsets."""
     there: dict[int, Tensor] = {}
     for part in examples:
         key = id(part.frames.values)
         if key not in there:
             there[key] = torch.from_numpy(part.frames.values).to(device)
-    return [there[id(part.frames.values)] for part in examples]
+    return [(there[id(part.frames.values)], part.frames.offsets) for part in examples]
 
 
 def train_stacked(

@@ -22,7 +22,7 @@ from feie.heads.ragged import Ragged
 from feie.heads.routing import RoutedAdam
 
 PresetName = Literal["default", "paper"]
-_SCORING_BATCH = 128
+SCORING_BATCH = 128
 
 
 class TrainingConfig(BaseModel):
@@ -130,8 +130,8 @@ def predict(model: MRNN, frames: Ragged) -> NDArray[np.float64]:
     lengths, device = frames.lengths, model.dense_weight.device
     order = np.argsort(-lengths, kind="stable")
     order = order[: int((lengths > 0).sum())]
-    for start in range(0, len(order), _SCORING_BATCH):
-        videos = order[start : start + _SCORING_BATCH]
+    for start in range(0, len(order), SCORING_BATCH):
+        videos = order[start : start + SCORING_BATCH]
         rows, packing = _pack(frames, videos)
         out[videos] = model(rows.to(device), packing).double().cpu().numpy()
     return out
@@ -245,8 +245,16 @@ class Trainer:
         config, number = self.config, len(self.history) + 1
         return deal_batches(len(self.train.frames), config.batch, config.seed, number, self._least)
 
-    def close_epoch(self, losses: Sequence[float]) -> Epoch:
+    def close_epoch(
+        self, losses: Sequence[float], prediction: NDArray[np.float64] | None = None
+    ) -> Epoch:
         """Score the validation split after an epoch with these losses; keep the best weights.
+
+        Parameters
+        ----------
+        losses : sequence of float
+        prediction : ndarray of float64, shape (videos, targets), optional
+            Raw outputs for the validation videos, where they are known already.
 
         Raises
         ------
@@ -254,7 +262,8 @@ class Trainer:
             The weights are no longer finite.
         """
         number = len(self.history) + 1
-        prediction = predict(self.model, self.val.frames)
+        if prediction is None:
+            prediction = predict(self.model, self.val.frames)
         if not (np.isfinite(prediction).all() and np.isfinite(losses).all()):
             raise HeadError(
                 f"training diverged in epoch {number}; use a learning rate below "

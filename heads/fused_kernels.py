@@ -11,15 +11,18 @@ integers; `feie.heads.fused` is the only caller.
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import njit, types
+from numba import config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-_FEATURES = binding.get_host_cpu_features()
-LANES: int = 16 if _FEATURES.get("avx512f") else 8 if _FEATURES.get("avx2") else 4
+_FEATURES = (config.CPU_FEATURES or binding.get_host_cpu_features().flatten()).split(",")
+if platform.machine().lower() in ("x86_64", "amd64") and "+fma" not in _FEATURES:
+    raise ImportError("this processor cannot multiply and add at once: the plain path is faster")
+LANES: int = 16 if "+avx512f" in _FEATURES else 8 if "+avx2" in _FEATURES else 4
 """Units a vector."""
 _ROWS = 4 if LANES == 8 else 8  # AVX2 has half the registers
 BACK_VECTORS = 2

@@ -113,7 +113,8 @@ class Gradients:
     def __init__(self, x: Tensor, w_input: Tensor, w_hidden: Tensor, needs_x: bool) -> None:
         self.x, self.weight = x, w_input
         self.d_x = torch.empty_like(x) if needs_x else None
-        self.d_w_input = torch.zeros_like(w_input)
+        # Summed up transposed: with few inputs that is the faster way round.
+        self.d_w_input = torch.zeros_like(w_input.mT, memory_format=torch.contiguous_format)
         self.d_w_hidden = torch.zeros_like(w_hidden)
         self.d_b_input = w_input.new_zeros(w_input.shape[:-1])
         self.d_b_hidden = w_hidden.new_zeros(w_hidden.shape[:-1])
@@ -125,14 +126,15 @@ class Gradients:
 
     def add_input(self, d_gates: Tensor, rows: slice) -> None:
         """Add those on the input side."""
-        add_mm(self.d_w_input, d_gates.mT, _rows(self.x, rows), out=self.d_w_input)
+        add_mm(self.d_w_input, _rows(self.x, rows).mT, d_gates, out=self.d_w_input)
         self.d_b_input += d_gates.sum(-2)
         if self.d_x is not None:
             mm(d_gates, self.weight, out=_rows(self.d_x, rows))
 
     def result(self) -> tuple[Tensor | None, ...]:
         """In the order of the arguments of `forward`."""
-        weights = self.d_w_input, self.d_w_hidden, self.d_b_input, self.d_b_hidden
+        d_w_input = self.d_w_input.mT.contiguous()
+        weights = d_w_input, self.d_w_hidden, self.d_b_input, self.d_b_hidden
         return self.d_x, *weights, None
 
 

@@ -240,6 +240,7 @@ def _share(
         raise UsageError("--stack off trains on the CPU only; give --device cpu")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     jobs = options.jobs or ((cores or 1) if on_cpu else 1)
+    todo = sorted(todo, key=_cost, reverse=True)  # none of the long ones at the end, alone
     wanted = options.stack != "auto"
     stacked = [
         o for o in todo
@@ -257,6 +258,12 @@ def _share(
             Task(tuple(group[i : i + size]), True, str(device)) for i in range(0, len(group), size)
         ]
     return tasks, jobs
+
+
+def _cost(o: TrainHeadOptions) -> int:
+    """Compare how long runs take, roughly."""
+    gates = 4 if o.cell == "lstm" else 3
+    return gates * o.layers * o.width**2 * (1 if o.mask else 2)
 
 
 def _train(

@@ -60,6 +60,21 @@ def check_precision(precision: Precision, device: torch.device) -> None:
         )
 
 
+def check_compiler(device: torch.device) -> None:
+    """Try ``torch.compile`` on a trifle.
+
+    Raises
+    ------
+    UsageError
+        This machine lacks what it needs, for instance a C++ compiler.
+    """
+    try:
+        torch.compile(torch.sigmoid)(torch.ones(2, device=device))
+    except (RuntimeError, ImportError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"torch.compile does not work here ({reason}); leave it out") from error
+
+
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """Give the context in which a network runs in a precision; none at all for fp32."""
     return torch.autocast(device.type, _TYPES[precision], enabled=precision != "fp32")

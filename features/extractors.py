@@ -12,7 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from feie.features.devices import Precision, autocast, check_precision, pick_device
+from feie.features.devices import (
+    Precision,
+    autocast,
+    check_compiler,
+    check_precision,
+    pick_device,
+)
 from feie.features.errors import MissingWeightsError, UsageError
 from feie.features.mma.augment import resample
 from feie.features.mma.network import MMANetwork, affect_from_raw, channels_last
@@ -166,8 +172,9 @@ def load_extractor(
 ) -> Extractor:
     """Load an extractor by the name of bundled weights or the path of a ``.safetensors`` file.
 
-    The default, fp32 on a CPU, is the reference. On the bundled weights, bf16 moves probabilities
-    by up to about 0.02 and valence and arousal by up to 0.01, compilation by less than 1e-5.
+    The default, fp32 on a CPU, is the reference. Measured there on 576 faces, bf16 moves a number
+    by 0.0006 on average and 0.016 at most (0.3 % of the faces get another expression), compilation
+    by less than 1e-6. On a GPU, fp32 has PyTorch's usual TF32 in its convolutions.
 
     Parameters
     ----------
@@ -186,7 +193,7 @@ def load_extractor(
     DataError
         A file that holds no weights of an MMA.
     UsageError
-        A device that is unknown, or that this machine lacks, or fp16 on a CPU.
+        A device that is unknown, or that this machine lacks, or fp16 on a CPU, or no compiler.
     """
     if spec in bundled():
         with as_file(files("feie.features.weights").joinpath(f"{spec}.safetensors")) as path:
@@ -200,4 +207,6 @@ def load_extractor(
         )
     chosen = pick_device(device)
     check_precision(precision, chosen)
+    if compiled:
+        check_compiler(chosen)
     return MMAExtractor(weights, chosen, precision, compiled)

@@ -31,10 +31,14 @@ class LocalEngine:
     """
 
     def __init__(self, options: ExtractOptions, announce: Announce | None = None) -> None:
-        extractor = load_extractor(options.extractor, options.device)
+        precision, compiled = options.precision, options.compiled
+        extractor = load_extractor(options.extractor, options.device, precision, compiled)
+        # Stores made before there was a choice do not say: what is exact is not named.
+        inexact = {"precision": precision} if precision != "fp32" else {}
+        inexact |= {"compiled": "yes"} if compiled else {}
         self.made = Made(
             schema=extractor.schema,
-            extractor={"name": extractor.name, "sha256": extractor.sha256},
+            extractor={"name": extractor.name, "sha256": extractor.sha256} | inexact,
             embedding_dim=extractor.embedding_dim if options.embedding else 0,
             device=extractor.device,
             versions=library_versions(),

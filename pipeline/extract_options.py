@@ -49,6 +49,8 @@ class ExtractOptions(BaseModel):
     fps: float | None = Field(default=None, gt=0)
     embedding: bool = False
     device: str = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compiled: bool = False
     batch_size: int = Field(default=64, gt=0)
     threads: int | None = Field(default=None, gt=0)
     retry_failed: bool = False

@@ -142,6 +142,19 @@ def test_other_options_on_the_same_store_are_refused(videos, tmp_path, untrained
         run(videos, videos, untrained)
 
 
+def test_half_precision_is_another_extractor(videos, tmp_path, untrained):
+    run(videos, tmp_path / "s.zarr", untrained)
+    with pytest.raises(StoreMismatchError, match="extractor precision = None, now it is 'bf16'"):
+        run(videos, tmp_path / "s.zarr", untrained, precision="bf16", retry_failed=True)
+    run(videos, tmp_path / "half.zarr", untrained, precision="bf16", device="cpu")
+    exact, half = open_store(tmp_path / "s.zarr"), open_store(tmp_path / "half.zarr")
+    assert half.provenance["extractor"]["precision"] == "bf16"
+    gap = np.abs(exact["a/x"].affect - half["a/x"].affect).max()
+    assert 0 < gap < 0.05
+    with pytest.raises(UsageError, match="fp16 is for CUDA"):
+        run(videos, tmp_path / "no.zarr", untrained, precision="fp16", device="cpu")
+
+
 def test_embeddings_on_request(videos, tmp_path, untrained):
     run(videos, tmp_path / "s.zarr", untrained, embedding=True)
     embedding = open_store(tmp_path / "s.zarr").array("embedding")

@@ -10,9 +10,9 @@ import yaml
 from safetensors import safe_open
 
 from feie.features.extractors import load_extractor
-from feie.features.mma.config import MmaConfig, read_config
+from feie.features.mma.config import MmaConfig, find_config, read_config
 from feie.features.mma.data_config import PackSource
-from feie.features.mma.network import NetworkConfig
+from feie.features.mma.network import MMA_BASE, NetworkConfig
 from feie.features.mma.objective import rarity_weights
 from feie.features.mma.packs import read_pack
 from feie.features.mma.sampling import load_source
@@ -166,6 +166,13 @@ def test_outputs_are_part_of_the_network() -> None:
     like = {"like": "mma-base", "outputs": "va-expr8", "embedding": 32}
     network = MmaConfig.model_validate(CONFIG | {"network": like}).network
     assert (network.outputs, network.embedding, network.block) == (VA_EXPR8, 32, "bottleneck")
+
+
+def test_the_recipes_come_with_feie() -> None:
+    (eight,) = read_config(find_config(Path("va-expr8")))
+    assert (eight.network.outputs, eight.losses.class_weights) == (VA_EXPR8, "rarity")
+    (base,) = read_config(find_config(Path("mma-base")))
+    assert (base.network, base.losses.class_weights) == (MMA_BASE, "equal")
 
 
 def test_labels_go_by_name(data: Path) -> None:

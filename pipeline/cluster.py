@@ -149,7 +149,8 @@ class ClusterEngine:
 
     def _slots(self) -> int:
         """Tasks that the cluster runs at a time; workers may come and go."""
-        return max(1, sum(self._client.nthreads().values()))
+        slots: int = sum(self._client.nthreads().values())
+        return max(1, slots)
 
     def _room(self) -> int:
         return _AHEAD * self._slots()

@@ -157,9 +157,12 @@ def hanging(tmp_path, clip, harmful):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_a_hanging_run_and_the_same_command_goes_on(tmp_path, untrained, hanging):
-    process, children = start(tmp_path, untrained)
-    assert children
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]])
+def test_ctrl_c_ends_a_hanging_run_and_the_same_command_goes_on(
+    tmp_path, untrained, hanging, options
+):
+    process, children = start(tmp_path, untrained, *options)
+    assert len(children) >= (4 if options else 1)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -122,7 +122,7 @@ class Stack:
         """Train every run by one epoch of its own; see `Trainer.run_epoch` for what may fail."""
         dealt = [t.next_batches() for t in self.trainers]
         losses = [self.step(batches) for batches in zip(*dealt, strict=True)]
-        table = torch.stack(losses).double().cpu().numpy()
+        table = torch.stack(losses).cpu().double().numpy()
         ended: list[Epoch | HeadError] = []
         for trainer, column, scores in zip(self.trainers, table.T, self.predict(), strict=True):
             try:
@@ -141,7 +141,7 @@ class Stack:
             chosen = order[start : start + SCORING_BATCH]
             videos = np.tile(chosen, (len(self.trainers), 1))
             packed = self._pack(self._val, videos, lengths[videos])
-            out[:, chosen] = self._forward(*packed).double().cpu().numpy()
+            out[:, chosen] = self._forward(*packed).cpu().double().numpy()
         return out
 
     def step(self, batches: Sequence[NDArray[np.int64]]) -> Tensor:

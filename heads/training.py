@@ -133,7 +133,7 @@ def predict(model: MRNN, frames: Ragged) -> NDArray[np.float64]:
     for start in range(0, len(order), SCORING_BATCH):
         videos = order[start : start + SCORING_BATCH]
         rows, packing = _pack(frames, videos)
-        out[videos] = model(rows.to(device), packing).double().cpu().numpy()
+        out[videos] = model(rows.to(device), packing).cpu().double().numpy()
     return out
 
 

@@ -238,25 +238,28 @@ def _share(
     on_cpu = device.type == "cpu"
     if options.stack == "off" and not on_cpu:
         raise UsageError("--stack off trains on the CPU only; give --device cpu")
+    devices = [str(device)]
+    if device.type == "cuda" and device.index is None:
+        devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    jobs = options.jobs or ((cores or 1) if on_cpu else 1)
-    todo = sorted(todo, key=_cost, reverse=True)  # none of the long ones at the end, alone
-    wanted = options.stack != "auto"
-    stacked = [
-        o for o in todo
-        if (options.stack == "on" if wanted else pays(device, o.training().batch))
-    ]  # fmt: skip
-    tasks = [Task((o,), False, str(device)) for o in todo if o not in stacked]
+    jobs = options.jobs or ((cores or 1) if on_cpu else len(devices))
+    # None of the long ones at the end, alone.
+    todo = sorted(todo, key=_cost, reverse=True)
     groups: dict[str, list[TrainHeadOptions]] = {}
-    for o in stacked:
-        alike = o.model_dump_json(exclude={"seed", "subset", "name"})
-        groups.setdefault(alike, []).append(o)
+    tasks = []
+    for o in todo:
+        if options.stack == "on" or (options.stack == "auto" and pays(device, o.training().batch)):
+            alike = o.model_dump_json(exclude={"seed", "subset", "name"})
+            groups.setdefault(alike, []).append(o)
+        else:
+            tasks.append(Task((o,), False, "cpu"))
     for group in groups.values():
-        # Side by side rather than all in one, as far as there are processes.
-        size = min(_STACK_ON_CPU, -(-len(group) // jobs)) if on_cpu else len(group)
-        tasks += [
-            Task(tuple(group[i : i + size]), True, str(device)) for i in range(0, len(group), size)
-        ]
+        # Side by side rather than all in one, as far as there are processes or devices.
+        share = -(-len(group) // (jobs if on_cpu else len(devices)))
+        size = min(_STACK_ON_CPU, share) if on_cpu else share
+        for i in range(0, len(group), size):
+            on = devices[i // size % len(devices)]
+            tasks.append(Task(tuple(group[i : i + size]), True, on))
     return tasks, jobs
 
 

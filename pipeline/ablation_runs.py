@@ -170,8 +170,10 @@ def train_all(tasks: Sequence[Task], jobs: int, notice: Notice) -> None:
             notice(*event)
     finally:
         for worker in workers:
-            worker.terminate()
-            worker.join()
+            if worker.pid is not None:
+                worker.terminate()
+                worker.join()
+        waiting.cancel_join_thread()  # tasks that nobody takes any more would hold up the exit
 
 
 def _events(events: Any, workers: Sequence[Any]) -> Iterator[Any]:

@@ -222,3 +222,22 @@ def test_what_cannot_be_used_is_said_first(material, tmp_path, given, message):
     with pytest.raises((UsageError, Exception), match=message):
         ablate.run(options(material, tmp_path / "out", **given))
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_are_shared_out(material, tmp_path, monkeypatch):
+    given = options(material, tmp_path, seeds=5, jobs=None, table="architecture")
+    todo = [given.run_of(row, seed) for row in TABLES["architecture"] for seed in range(5)]
+    cpu = torch.device("cpu")
+    tasks, jobs = ablate._share(given.model_copy(update={"stack": "off"}), todo, cpu)
+    assert jobs == len(os.sched_getaffinity(0))
+    assert [len(task.runs) for task in tasks] == [1] * 55
+    assert tasks[0].runs[0].name.startswith("gru256")
+    tasks, _ = ablate._share(given.model_copy(update={"stack": "on", "jobs": 3}), todo, cpu)
+    assert {len(task.runs) for task in tasks} == {1, 2}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    tasks, jobs = ablate._share(given, todo, torch.device("cuda"))
+    assert (jobs, {task.stacked for task in tasks}) == (2, {True})
+    assert [(len(t.runs), t.device) for t in tasks[:2]] == [(3, "cuda:0"), (2, "cuda:1")]
+    assert sorted(o.name for t in tasks for o in t.runs) == sorted(o.name for o in todo)
+    with pytest.raises(UsageError, match="--stack off trains on the CPU only"):
+        ablate._share(given.model_copy(update={"stack": "off"}), todo, torch.device("cuda"))

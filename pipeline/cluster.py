@@ -246,6 +246,7 @@ def _start_cluster(workers: int) -> LocalCluster:
             memory_limit=0,
             dashboard_address=":0",
             silence_logs=logging.CRITICAL,
+            preload=[remote.__name__],
         )
 
 

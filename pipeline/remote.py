@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,11 @@ def extract_parcel(
         before = engine.frames
         finished = [item for item in engine.records(sources) if item is not None]
         return Parcel(engine.made, engine.detector, engine.frames - before, finished)
+
+
+def dask_setup(_: object) -> None:
+    """Leave Ctrl-C to the coordinator: dask calls this when a local worker starts."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def close_idle() -> None:

@@ -239,7 +239,7 @@ def _share(
     if options.stack == "off" and not on_cpu:
         raise UsageError("--stack off trains on the CPU only; give --device cpu")
     devices = [str(device)]
-    if device.type == "cuda" and device.index is None:
+    if str(device) == "cuda":
         devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     jobs = options.jobs or ((cores or 1) if on_cpu else len(devices))

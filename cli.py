@@ -460,6 +460,12 @@ def _show_train_head(result: Any) -> None:
     )
 
 
+_FORM = (
+    "Of the submission: `labels` (ids as in the label file), `eri` (`File_ID`, [00001]; MuSe "
+    "too), `emi` (`Filename`, 00001) or `plain`."
+)
+
+
 @app.command(rich_help_panel="Stage two")
 def evaluate(
     run: Annotated[
@@ -476,11 +482,23 @@ def evaluate(
         str, typer.Option(help="`val`, `train`, or `test`: each look at test is logged.")
     ] = "val",
     unmatched: Annotated[float, typer.Option(help="Share of labels that may lack a video.")] = 0.05,
+    against: Annotated[
+        Path | None, typer.Option(help="Another run: differences by a paired bootstrap.")
+    ] = None,
+    submission: Annotated[
+        Path | None, typer.Option(help="Write the predictions as a challenge wants them.")
+    ] = None,
+    form: Annotated[str, typer.Option(help=_FORM)] = "labels",
+    report: Annotated[
+        Path | None, typer.Option(help="Write a page with tables and pictures (HTML, one file).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print Pearson per target with bootstrap 95 % intervals, and write the predictions.
 
-    Example: `feie evaluate --split test --json`
+    Where the labels name subjects, the bootstrap draws subjects rather than videos.
+
+    Example: `feie evaluate --run runs/a --against runs/b --report report.html`
     """
     _perform("evaluate", _given(locals()), as_json, _show_evaluate)
 
@@ -510,9 +528,72 @@ def _show_evaluate(result: Any) -> None:
         style="bold",
     )
     out.print(table)
+    if result.against is not None:
+        _show_against(result.against)
     for note in result.notes:
         _say(f"note: {escape(note)}")
-    _say(f"predictions → {escape(result.predictions)}")
+    for what in ("predictions", "submission", "report"):
+        if path := getattr(result, what):
+            _say(f"{what} → {escape(path)}")
+
+
+def _show_against(other: Any) -> None:
+    columns = {"target": "left", "difference": "right", "95 % interval": "left", "p": "right"}
+    table = _table(f"less {escape(other.run)} (paired bootstrap)", columns)
+    for name, value in other.difference.items():
+        figures = _figure(value), _interval(other.interval[name]), _figure(other.p_value[name])
+        table.add_row(escape(name), *figures, style="bold" if name == "mean" else None)
+    out.print(table)
+
+
+@app.command(rich_help_panel="Stage two")
+def predict(
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of a run.", show_default="the newest of --runs")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="The store to predict, or to keep with --videos.", show_default="features.zarr"
+        ),
+    ] = None,
+    videos: Annotated[
+        Path | None, typer.Option(help="Folder of videos: they are extracted first.")
+    ] = None,
+    extractor: Annotated[
+        str | None, typer.Option(help="For --videos.", show_default="that of the training")
+    ] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="For --videos, as in `feie extract`.")
+    ] = None,
+    file: Annotated[Path, typer.Option("--out", help="The CSV to write.")] = Path(
+        "predictions.csv"
+    ),
+    form: Annotated[
+        str, typer.Option(help=_FORM.replace("`labels` (ids as in the label file), ", ""))
+    ] = "plain",
+    as_json: Json = False,
+) -> None:
+    """Predict videos without labels, from a store or straight from the videos.
+
+    Example: `feie predict --run runs/a --videos new-clips --out predictions.csv`
+    """
+    values = _given(locals())
+    values["out"] = values.pop("file")
+    if form == "labels":
+        raise typer.BadParameter("there are no labels here: eri, emi or plain", param_hint="--form")
+    _perform("predict", values, as_json, _show_predict)
+
+
+def _show_predict(result: Any) -> None:
+    _show_failures(result.failed)
+    for note in result.notes:
+        _say(f"note: {escape(note)}")
+    _say(
+        f"{result.videos} videos, {len(result.targets)} targets by {escape(result.run)} "
+        f"→ {escape(result.predictions)}"
+    )
 
 
 def _figure(value: float | None) -> str:

@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feie.features.errors import LabelError
-from feie.heads.tables import BLANKS, Table, read_table
+from feie.heads.challenges import read_labels_at
+from feie.heads.tables import BLANKS, Table
 
 SplitName = Literal["train", "val", "test"]
 
@@ -56,6 +57,12 @@ class Labels:
         NaN where the file is blank.
     split_made : bool
         Whether the split is ours because the file has none.
+    subjects : ndarray of str, shape (videos,), or None
+        Who is seen; the id itself where the cell is blank. None without such a column.
+    id_column : str
+        What the file calls its ids.
+    written : tuple of str, shape (videos,)
+        Ids as the file writes them, e.g. ``[00001]``.
     notes : tuple of str
         What a user should know about how the file was read.
     """
@@ -67,6 +74,9 @@ class Labels:
     split: NDArray[np.str_]
     values: NDArray[np.float64]
     split_made: bool
+    subjects: NDArray[np.str_] | None
+    id_column: str
+    written: tuple[str, ...]
     notes: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -77,6 +87,8 @@ class Labels:
         return replace(
             self,
             ids=tuple(self.ids[i] for i in rows),
+            written=tuple(self.written[i] for i in rows),
+            subjects=None if self.subjects is None else self.subjects[rows],
             split=self.split[rows],
             values=self.values[rows],
         )
@@ -131,6 +143,8 @@ def load_labels(path: str | Path, targets: Sequence[str] = ()) -> Labels:
     Parameters
     ----------
     path : str or Path
+        A file, or a folder of a challenge's files; see
+        `feie.heads.challenges.read_labels_at`.
     targets : sequence of str
         Columns to learn; by default every numeric column that is not known to be something else
         (id, split, subject, age, country, length, …), and a note says which these are.
@@ -150,7 +164,7 @@ def load_labels(path: str | Path, targets: Sequence[str] = ()) -> Labels:
         A file that cannot be used; the message says what is wrong with it.
     """
     path = Path(path)
-    read = read_table(path)
+    read = read_labels_at(path)
     table = read.cells
     names = {column: _plain(column) for column in table.columns}
     id_column = _find(names, _ID_NAMES)
@@ -188,6 +202,9 @@ def load_labels(path: str | Path, targets: Sequence[str] = ()) -> Labels:
         split=split,
         values=values,
         split_made=split_column is None,
+        subjects=None if subjects is None else np.array(subjects, dtype=np.str_),
+        id_column=id_column,
+        written=tuple(str(cell) for cell in table[id_column]),
         notes=tuple(notes),
     )
 

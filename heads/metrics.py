@@ -84,13 +84,21 @@ def mae(prediction: Array, target: Array) -> Array:
 
 
 def bootstrap_pearson(
-    prediction: Array, target: Array, samples: int = 1000, seed: int = 0
+    prediction: Array,
+    target: Array,
+    samples: int = 1000,
+    seed: int = 0,
+    groups: NDArray[np.int64] | None = None,
 ) -> Array:
     """Pearson's rho of resampled splits, shape (samples, targets); NaN where undefined.
 
-    Videos are drawn with replacement, the same ones for all targets of a sample.
+    Videos are drawn with replacement, the same ones for all targets of a sample; with `groups`,
+    shape (videos,), whole groups are (all videos of a subject, or none). What is drawn depends
+    on the seed and the groups alone, so that samples of two predictions are paired.
     """
     n = len(target)
+    unit = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+    units = int(unit.max()) + 1
     p, y = prediction - prediction.mean(0), target - target.mean(0)
     full_p, full_y = (p * p).mean(0), (y * y).mean(0)
     terms = np.concatenate([p, y, p * p, y * y, p * y], axis=1)
@@ -98,9 +106,10 @@ def bootstrap_pearson(
     out = []
     for start in range(0, samples, 100):
         rows = min(100, samples - start)
-        drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
-        mean_p, mean_y, square_p, square_y, product = np.split(counts @ terms / n, 5, axis=1)
+        drawn = rng.integers(units, size=(rows, units)) + units * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units)[:, unit]
+        means = counts @ terms / counts.sum(axis=1, keepdims=True)
+        mean_p, mean_y, square_p, square_y, product = np.split(means, 5, axis=1)
         var_p, var_y = square_p - mean_p**2, square_y - mean_y**2
         defined = (var_p > 1e-10 * full_p) & (var_y > 1e-10 * full_y)
         spread = np.sqrt(np.where(defined, var_p * var_y, 1.0))
@@ -116,7 +125,9 @@ def _interval(samples: Array) -> Array:
     return np.percentile(defined, [2.5, 97.5])
 
 
-def score(prediction: Array, target: Array, seed: int = 0) -> Scores:
+def score(
+    prediction: Array, target: Array, seed: int = 0, groups: NDArray[np.int64] | None = None
+) -> Scores:
     """Score the predictions of a whole split (never averaged over batches).
 
     Parameters
@@ -124,9 +135,11 @@ def score(prediction: Array, target: Array, seed: int = 0) -> Scores:
     prediction, target : ndarray of float64, shape (videos, targets)
     seed : int
         Of the bootstrap.
+    groups : ndarray of int64, shape (videos,), optional
+        Subject of each video: the bootstrap draws subjects then.
     """
     rho = pearson(prediction, target)
-    samples = bootstrap_pearson(prediction, target, seed=seed)
+    samples = bootstrap_pearson(prediction, target, seed=seed, groups=groups)
     samples[:, np.isnan(rho)] = np.nan
     means = np.array([mean_defined(row) for row in samples])
     return Scores(
@@ -135,4 +148,61 @@ def score(prediction: Array, target: Array, seed: int = 0) -> Scores:
         mae=mae(prediction, target),
         pearson_interval=np.stack([_interval(column) for column in samples.T]),
         mean_pearson_interval=_interval(means),
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much better one prediction is than another on the same videos.
+
+    Attributes
+    ----------
+    difference : ndarray, shape (targets + 1,)
+        Of Pearson's rho, a target each, then of the mean.
+    interval : ndarray, shape (targets + 1, 2)
+        Paired bootstrap 95 % interval.
+    p_value : ndarray, shape (targets + 1,)
+        Two-sided: twice the smaller share of samples on one side of zero.
+    """
+
+    difference: Array
+    interval: Array
+    p_value: Array
+
+
+def compare(
+    one: Array,
+    other: Array,
+    target: Array,
+    seed: int = 0,
+    samples: int = 2000,
+    groups: NDArray[np.int64] | None = None,
+) -> Comparison:
+    """Compare two predictions by a paired bootstrap over videos, or over groups of them.
+
+    Parameters
+    ----------
+    one, other, target : ndarray of float64, shape (videos, targets)
+    groups
+        As in `score`.
+    """
+    found, drawn = [], []
+    for prediction in (one, other):
+        rho = pearson(prediction, target)
+        rows = bootstrap_pearson(prediction, target, samples, seed, groups)
+        rows[:, np.isnan(rho)] = np.nan
+        means = np.array([mean_defined(row) for row in rows])
+        found.append(np.append(rho, mean_defined(rho)))
+        drawn.append(np.column_stack([rows, means]))
+    difference = drawn[0] - drawn[1]
+    p_value = np.full(difference.shape[1], np.nan)
+    for i, column in enumerate(difference.T):
+        defined = column[~np.isnan(column)]
+        if len(defined):
+            sides = (defined <= 0).mean(), (defined >= 0).mean()
+            p_value[i] = min(1.0, 2 * max(min(sides), 1 / len(defined)))
+    return Comparison(
+        difference=found[0] - found[1],
+        interval=np.stack([_interval(column) for column in difference.T]),
+        p_value=p_value,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import io
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,13 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from feie.features.errors import HeadError, StoreError
 from feie.features.store.reader import Store, open_store
+from feie.heads.challenges import SubmissionForm, submission
 from feie.heads.checkpoint import find_again, latest_run, load_head
 from feie.heads.files import disk_errors, write_atomically, write_json
 from feie.heads.head import Head
-from feie.heads.inputs import find_columns, prepare
+from feie.heads.inputs import Prepared, find_columns, prepare
 from feie.heads.joining import Join, join
 from feie.heads.labels import Labels, SplitName, load_labels
-from feie.heads.metrics import known, mean_defined, pearson, score
+from feie.heads.metrics import compare, known, mean_defined, pearson, score
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.train_head import VIDEOS
 
@@ -41,6 +42,30 @@ class EvaluateOptions(BaseModel):
     labels: Path | None = None
     split: SplitName = "val"
     unmatched: float = Field(default=0.05, ge=0, le=1)
+    against: Path | None = None
+    submission: Path | None = None
+    form: SubmissionForm = "labels"
+    report: Path | None = None
+
+
+class AgainstResult(BaseModel):
+    """How much better a run is than another one on the same videos (paired bootstrap).
+
+    Attributes
+    ----------
+    run : str
+        The other run.
+    mean_pearson : float or None
+        Of the other run.
+    difference, interval, p_value : dict of str
+        Of Pearson's rho, a target each and ``mean``: ours less the other's.
+    """
+
+    run: str
+    mean_pearson: float | None
+    difference: dict[str, float | None]
+    interval: dict[str, tuple[float, float] | None]
+    p_value: dict[str, float | None]
 
 
 class LengthScores(BaseModel):
@@ -62,7 +87,9 @@ class EvaluateResult(BaseModel):
     mean_pearson, mean_ccc, mean_mae : float
         Mean over the targets.
     intervals, mean_interval
-        Bootstrap 95 % intervals of Pearson's rho over videos.
+        Bootstrap 95 % intervals of Pearson's rho over videos, or over subjects.
+    subjects : int or None
+        How many the bootstrap drew from, where the label file names them.
     length_baseline : LengthScores
     missing : int
         Labels without a usable video.
@@ -72,6 +99,9 @@ class EvaluateResult(BaseModel):
         How often this run has been scored on the test split, this time included.
     predictions : str
         The file of predictions.
+    against : AgainstResult or None
+    submission, report : str or None
+        Files that were asked for.
     """
 
     run: str
@@ -79,6 +109,7 @@ class EvaluateResult(BaseModel):
     labels: str
     split: SplitName
     n: int
+    subjects: int | None
     mean_pearson: float | None
     mean_interval: tuple[float, float] | None
     pearson: dict[str, float | None]
@@ -92,14 +123,18 @@ class EvaluateResult(BaseModel):
     faceless: int
     test_evaluations: int | None
     predictions: str
+    against: AgainstResult | None
+    submission: str | None
+    report: str | None
     notes: list[str]
 
 
 def run(options: EvaluateOptions, progress: ProgressCallback = silent) -> EvaluateResult:
     """Score a head on one split.
 
-    Writes ``predictions-<split>.csv`` and ``evaluation-<split>.json`` into the run folder; a
-    look at the test split is also noted in ``test-evaluations.log``.
+    Writes ``predictions-<split>.csv`` and ``evaluation-<split>.json`` into the run folder, and
+    the submission and the report where they are asked for; a look at the test split is also
+    noted in ``test-evaluations.log``.
 
     Raises
     ------
@@ -112,7 +147,7 @@ def run(options: EvaluateOptions, progress: ProgressCallback = silent) -> Evalua
     labels_path = options.labels or Path(find_again(head.notes["labels"], folder))
     labels = load_labels(labels_path, head.targets)
     store = open_store(store_path)
-    columns = find_columns(store.schema, head.inputs, store_path)
+    find_columns(store.schema, head.inputs, store_path)
     if not store.ids:
         raise StoreError(f"{store_path} holds no video that was extracted without failure")
     joined = join(
@@ -128,14 +163,10 @@ def run(options: EvaluateOptions, progress: ProgressCallback = silent) -> Evalua
     notes = [*labels.notes, *_differences(head, store, labels)]
     notes += _leaks(folder, head, store, labels, joined, options.split)
 
-    prepared = prepare(store.read(joined.store_ids, columns), head.inputs)
-    prediction = head.predict(prepared.frames)
-    if not np.isfinite(prediction).all():
-        raise HeadError(
-            f"{folder} predicts what is not finite for {store_path}: its weights are damaged, or "
-            f"the store's columns lie far outside those of its training"
-        )
-    scores = score(prediction, truth)
+    prepared, prediction = predict_videos(head, folder, store, joined.store_ids)
+    subjects = joined.labels.subjects
+    groups = None if subjects is None else np.unique(subjects, return_inverse=True)[1]
+    scores = score(prediction, truth, groups=groups)
     by_length = pearson(head.baseline.predict(prepared.frames.lengths), truth)
     notes += [
         f"Pearson of {name} is undefined: its "
@@ -153,8 +184,29 @@ def run(options: EvaluateOptions, progress: ProgressCallback = silent) -> Evalua
             f"{prepared.faceless} videos show no face: predicted as the training videos' mean label"
         )
 
+    against = None
+    if options.against is not None:
+        other = load_head(options.against)
+        if other.targets != head.targets:
+            raise HeadError(
+                f"{options.against} predicts {', '.join(other.targets)}, {folder} predicts "
+                f"{', '.join(head.targets)}; two runs are compared on the same targets"
+            )
+        notes += [
+            f"{options.against}: {note}"
+            for note in _leaks(options.against, other, store, labels, joined, options.split)
+        ]
+        _, theirs = predict_videos(other, options.against, store, joined.store_ids)
+        against = _against(options.against, head.targets, prediction, theirs, truth, groups)
     predictions = folder / f"predictions-{options.split}.csv"
-    write_atomically(predictions, _csv(joined, head.targets, prediction))
+    ids, targets = joined.labels.ids, head.targets
+    write_atomically(predictions, submission(ids, targets, prediction, "plain"))
+    if options.submission is not None:
+        written = labels.id_column, joined.labels.written
+        content = submission(ids, targets, prediction, options.form, written)
+        write_atomically(options.submission, content)
+        if joined.missing:
+            notes.append(f"{options.submission} lacks {len(joined.missing)} videos of the split")
     looks = None
     if options.split == "test":
         looks = _log_test(folder, store, labels, len(truth), scores.mean_pearson)
@@ -168,6 +220,7 @@ def run(options: EvaluateOptions, progress: ProgressCallback = silent) -> Evalua
         labels=str(labels.path),
         split=options.split,
         n=len(truth),
+        subjects=None if groups is None else int(groups.max()) + 1,
         mean_pearson=known(scores.mean_pearson),
         mean_interval=_pair(scores.mean_pearson_interval),
         pearson=_named(head.targets, scores.pearson),
@@ -187,11 +240,57 @@ def run(options: EvaluateOptions, progress: ProgressCallback = silent) -> Evalua
         faceless=prepared.faceless,
         test_evaluations=looks,
         predictions=str(predictions),
+        against=against,
+        submission=None if options.submission is None else str(options.submission),
+        report=None if options.report is None else str(options.report),
         notes=notes,
     )
     write_json(folder / f"evaluation-{options.split}.json", result.model_dump(mode="json"))
+    if options.report is not None:
+        from feie.pipeline.report import write_report  # matplotlib loads slowly
+
+        write_report(options.report, folder, head, result, joined, prepared.frames, prediction)
     progress(Progress("videos", len(truth), len(truth)))
     return result
+
+
+def predict_videos(
+    head: Head, folder: Path, store: Store, videos: Sequence[str]
+) -> tuple[Prepared, NDArray[np.float64]]:
+    """Read videos as the head of a run does, and predict them, shape (videos, targets).
+
+    Raises
+    ------
+    HeadError
+        The store has other columns, or what is predicted is not finite.
+    """
+    columns = find_columns(store.schema, head.inputs, store.path)
+    prepared = prepare(store.read(videos, columns), head.inputs)
+    prediction = head.predict(prepared.frames)
+    if not np.isfinite(prediction).all():
+        raise HeadError(
+            f"{folder} predicts what is not finite for {store.path}: its weights are damaged, or "
+            f"the store's columns lie far outside those of its training"
+        )
+    return prepared, prediction
+
+
+def _against(
+    run: Path,
+    targets: tuple[str, ...],
+    ours: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    truth: NDArray[np.float64],
+    groups: NDArray[np.int64] | None,
+) -> AgainstResult:
+    found, names = compare(ours, theirs, truth, groups=groups), (*targets, "mean")
+    return AgainstResult(
+        run=str(run),
+        mean_pearson=known(mean_defined(pearson(theirs, truth))),
+        difference=_named(names, found.difference),
+        interval={n: _pair(row) for n, row in zip(names, found.interval, strict=True)},
+        p_value=_named(names, found.p_value),
+    )
 
 
 def _differences(head: Head, store: Store, labels: Labels) -> list[str]:
@@ -264,15 +363,6 @@ def _log_test(folder: Path, store: Store, labels: Labels, n: int, mean: float) -
                 f"labels=sha256:{labels.sha256}\n"
             )
         return len(path.read_bytes().splitlines())
-
-
-def _csv(joined: Join, targets: tuple[str, ...], prediction: NDArray[np.float64]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", *targets])
-    for video, row in zip(joined.labels.ids, prediction, strict=True):
-        writer.writerow([video, *(f"{value:.6f}" for value in row)])
-    return text.getvalue().encode()
 
 
 def _pair(interval: NDArray[np.float64]) -> tuple[float, float] | None:

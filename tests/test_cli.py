@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from feie.cli import app
 
 COMMANDS = (
-    "extract", "merge", "info", "verify", "train-head", "evaluate", "ablate", "train-mma",
+    "extract", "merge", "info", "verify", "train-head", "evaluate", "predict", "ablate", "train-mma",
     "evaluate-mma", "render-faces", "label-units", "demo",
 )  # fmt: skip
 

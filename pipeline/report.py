@@ -1,0 +1,270 @@
+"""The report of an evaluation: one HTML file with its pictures inside, which asks no network."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feie.heads.files import write_atomically
+from feie.heads.head import Head
+from feie.heads.joining import Join
+from feie.heads.metrics import bootstrap_pearson, pearson
+from feie.heads.ragged import Ragged
+from feie.pipeline import report_figures as figures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from feie.pipeline.evaluate import EvaluateResult
+
+Array = NDArray[np.float64]
+
+PUBLISHED: tuple[tuple[str, str, float], ...] = (
+    ("VGGFace2 features, baseline", "video", 0.249),
+    ("FAU features, baseline", "video", 0.284),
+    ("ViPER", "video", 0.303),
+    ("22-column affect vector + LSTM", "video", 0.325),
+    ("best video-only entry", "video", 0.350),
+    ("best audio-visual entry", "audio + video", 0.455),
+    ("FaceRNET [K]", "video", 0.494),
+    ("MMA-MRNNet [K]", "video", 0.544),
+)
+"""Mean Pearson on Hume-Reaction's validation split, as its authors published it."""
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;color:#1b1f24;max-width:62rem;margin:2rem auto;
+padding:0 1rem}
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem;border-bottom:1px solid #d5dae0}
+table{border-collapse:collapse;margin:.6rem 0}th,td{padding:.2rem .8rem;text-align:right}
+th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #69727d}
+tr.mean td{font-weight:600;border-top:1px solid #69727d}img{max-width:100%}
+.note{color:#59636e;font-size:.93em}.figure{font-size:1.9rem;font-weight:600}
+pre{background:#f4f6f8;padding:.7rem;overflow:auto;font-size:.85em}
+"""
+
+
+def write_report(
+    path: Path,
+    run: Path,
+    head: Head,
+    result: EvaluateResult,
+    joined: Join,
+    frames: Ragged,
+    prediction: Array,
+) -> None:
+    """Write the page.
+
+    Parameters
+    ----------
+    path : Path
+    run : Path
+        Its training log is drawn, where there is one.
+    head : Head
+    result : EvaluateResult
+    joined : Join
+        Videos and labels that were scored.
+    frames : Ragged
+        As the head read them, before standardisation.
+    prediction : ndarray of float64, shape (videos, targets)
+
+    Raises
+    ------
+    HeadError
+        It cannot be written.
+    """
+    truth, targets = joined.labels.values, head.targets
+    mean = "undefined" if result.mean_pearson is None else f"{result.mean_pearson:.3f}"
+    unit = "subjects" if result.subjects else "videos"
+    sections = [
+        f"<p class=figure>mean Pearson {mean}{_range(result.mean_interval)}</p>",
+        f"<p>{escape(result.run)} on split <b>{result.split}</b>: {result.n} videos; intervals are "
+        f"bootstrap 95 % over {unit}"
+        + (f" ({result.subjects})" if result.subjects else "")
+        + ".</p>",
+        _notes(result.notes),
+        "<h2>Agreement with the labels</h2>",
+        _scores(result),
+        _against(result),
+        _picture(figures.bars(targets, result), "Pearson of each target with its 95 % interval"),
+        "<h2>Predicted against given</h2>",
+        "<p class=note>Each dot is a video. The line is the mean label of five equal shares of the "
+        "videos by prediction: on the diagonal the head is calibrated.</p>",
+        _picture(figures.scatter(targets, prediction, truth), "prediction against label"),
+        "<h2>By length of the video</h2>",
+        _by_length(frames.lengths, prediction, truth),
+    ]
+    epochs = _epochs(run)
+    if epochs:
+        best = int(head.notes.get("training", {}).get("best_epoch", 0))
+        sections += ["<h2>Training</h2>", _picture(figures.curves(epochs, best), "training curves")]
+    sections += ["<h2>Best and worst videos</h2>", _extremes(head, joined, frames, prediction)]
+    sections += ["<h2>Published figures</h2>", _published(result)]
+    sections += ["<h2>Where this comes from</h2>", _provenance(head, result)]
+    page = (
+        "<!doctype html><html lang=en><head><meta charset=utf-8>"
+        '<link rel=icon href="data:,">'
+        f"<title>feie: {escape(run.name)}, {result.split}</title><style>{_STYLE}</style></head>"
+        f"<body><h1>{escape(run.name)}</h1>{''.join(sections)}</body></html>\n"
+    )
+    write_atomically(path, page.encode())
+
+
+def _range(pair: tuple[float, float] | None) -> str:
+    return "" if pair is None else f" ({pair[0]:.3f} to {pair[1]:.3f})"
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _notes(notes: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f"<ul class=note>{items}</ul>" if items else ""
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], last_is_mean: bool = False) -> str:
+    """Cells are text, not HTML."""
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = ""
+    for i, row in enumerate(rows):
+        kind = " class=mean" if last_is_mean and i == len(rows) - 1 else ""
+        body += f"<tr{kind}>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _scores(result: EvaluateResult) -> str:
+    base = result.length_baseline
+    rows = [
+        [name, _number(rho), _range(result.intervals[name]).strip(" ()"),
+         _number(result.ccc[name]), f"{result.mae[name]:.3f}", _number(base.pearson[name])]
+        for name, rho in result.pearson.items()
+    ]  # fmt: skip
+    rows.append(
+        ["mean", _number(result.mean_pearson), _range(result.mean_interval).strip(" ()"),
+         _number(result.mean_ccc), f"{result.mean_mae:.3f}", _number(base.mean_pearson)]
+    )  # fmt: skip
+    header = ["target", "Pearson", "95 % interval", "CCC", "MAE", "length alone"]
+    return _table(header, rows, last_is_mean=True) + (
+        "<p class=note>Length alone: Pearson of a ridge regression on the number of usable frames. "
+        "The masked concatenation tells the head how long a video is, so a result is worth what it "
+        "adds to this.</p>"
+    )
+
+
+def _against(result: EvaluateResult) -> str:
+    other = result.against
+    if other is None:
+        return ""
+    rows = [
+        [name, _number(value), _range(other.interval[name]).strip(" ()"),
+         _number(other.p_value[name])]
+        for name, value in other.difference.items()
+    ]  # fmt: skip
+    return (
+        f"<h2>Against {escape(other.run)}</h2><p>Its mean Pearson is "
+        f"{_number(other.mean_pearson)}. Differences are this run less that one, by a paired "
+        f"bootstrap.</p>"
+        + _table(["target", "difference", "95 % interval", "p"], rows, last_is_mean=True)
+    )
+
+
+def _by_length(lengths: NDArray[np.int64], prediction: Array, truth: Array) -> str:
+    """Mean Pearson of four equal shares of the videos, from the shortest to the longest."""
+    order, rows = np.argsort(lengths, kind="stable"), []
+    for part in np.array_split(order, min(4, max(1, len(order) // 8))):
+        rho = pearson(prediction[part], truth[part])
+        defined = ~np.isnan(rho)
+        drawn = bootstrap_pearson(prediction[part], truth[part], 500)[:, defined]
+        whole = drawn[~np.isnan(drawn).any(axis=1)].mean(axis=1) if defined.any() else []
+        mean = float(rho[defined].mean()) if defined.any() else None
+        low_high = _ends(np.asarray(whole))
+        rows.append(
+            [f"{lengths[part].min()} to {lengths[part].max()}", str(len(part)), _number(mean),
+             low_high]
+        )  # fmt: skip
+    header = ["usable frames", "videos", "mean Pearson", "95 % interval"]
+    return _table(header, rows)
+
+
+def _ends(samples: Array) -> str:
+    if len(samples) < 50:
+        return ""
+    low, high = np.percentile(samples, [2.5, 97.5])
+    return f"{low:.3f} to {high:.3f}"
+
+
+def _epochs(run: Path) -> list[dict[str, float]]:
+    try:
+        with (run / "training.csv").open(encoding="utf-8", newline="") as file:
+            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    except (OSError, TypeError, ValueError):
+        return []
+
+
+def _extremes(head: Head, joined: Join, frames: Ragged, prediction: Array) -> str:
+    """Timelines of the videos that were predicted best and worst."""
+    truth = joined.labels.values
+    sd = np.where(truth.std(0) > 0, truth.std(0), 1.0)
+    error = np.sqrt((((prediction - truth) / sd) ** 2).mean(1))
+    error[frames.lengths == 0] = np.nan
+    order = [int(i) for i in np.argsort(error) if not np.isnan(error[i])]
+    count = min(2, len(order) // 2)
+    parts = [
+        "<p class=note>By the root mean square error over the targets, each in units of its "
+        "labels' standard deviation.</p>"
+    ]
+    for title, chosen in (("Best", order[:count]), ("Worst", order[::-1][:count])):
+        for video in chosen:
+            name = joined.labels.ids[video]
+            said = ", ".join(
+                f"{target} {p:.2f} ({t:.2f})"
+                for target, p, t in zip(head.targets, prediction[video], truth[video], strict=True)
+            )
+            parts.append(
+                f"<h3>{title}: {escape(name)}</h3><p class=note>error {error[video]:.2f}; "
+                f"predicted (given): {escape(said)}</p>"
+            )
+            drawn = figures.timeline(frames[video], head.inputs)
+            parts.append(_picture(drawn, f"timeline of {name}"))
+    return "".join(parts)
+
+
+def _published(result: EvaluateResult) -> str:
+    rows = [[name, what, f"{value:.3f}"] for name, what, value in PUBLISHED]
+    rows.append(
+        [f"this run, {result.n} videos of its own labels", "", _number(result.mean_pearson)]
+    )
+    return (
+        "<p class=note>As published, on Hume-Reaction's validation split, and not measured here. "
+        "They may be compared with this run only if that is what it was scored on. The two "
+        "versions of [K] differ by 0.050 in every row, so their order counts more than their "
+        "level.</p>" + _table(["as published", "input", "mean Pearson"], rows, last_is_mean=True)
+    )
+
+
+def _provenance(head: Head, result: EvaluateResult) -> str:
+    what: dict[str, Any] = {
+        "scored": {"store": result.store, "labels": result.labels, "split": result.split},
+        "model": head.model.config.model_dump(mode="json"),
+        "inputs": head.inputs.model_dump(mode="json"),
+        **head.notes,
+    }
+    text = json.dumps(what, indent=1, ensure_ascii=False, default=str)
+    title = "run, store, labels, weights, versions"
+    return f"<details><summary>{title}</summary><pre>{escape(text)}</pre></details>"
+
+
+def _picture(figure: Figure, description: str) -> str:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=110)
+    coded = base64.b64encode(data.getvalue()).decode()
+    return f'<p><img alt="{escape(description)}" src="data:image/png;base64,{coded}"></p>'

@@ -20,7 +20,7 @@ from feie.features.align import ARCFACE_TEMPLATE
 from feie.features.errors import DataError, UsageError
 from feie.features.faces import Faces
 from feie.features.mma.config import MmaConfig, find_config, read_config
-from feie.features.mma.data_config import DataConfig, PartConfig
+from feie.features.mma.data_config import AffectNetSource, DataConfig, PartConfig
 from feie.features.mma.face_rows import FileFaces, in_order
 from feie.features.mma.metrics import bootstrap
 from feie.features.mma.readers import read_listing
@@ -652,6 +652,19 @@ def test_configurations_name_their_readers(tmp_path: Path) -> None:
     assert [source.reader for source in base.sources.values()] == [
         "affectnet", "aff-wild2", "emotionet",
     ]  # fmt: skip
+
+
+def test_the_page_shows_a_configuration_that_works(project: Path, tmp_path: Path) -> None:
+    page = (project / "docs" / "train-mma.md").read_text()
+    blocks = [block.split("```")[0] for block in page.split("```yaml\n")[1:]]
+    (tmp_path / "page.yaml").write_text(blocks[0])
+    (config,) = read_config(tmp_path / "page.yaml")
+    assert [source.reader for source in config.sources.values()] == [
+        "affectnet", "aff-wild2", "emotionet", "table", "pack",
+    ]  # fmt: skip
+    partitioned = MmaConfig.model_validate(_config(sources=yaml.safe_load(blocks[1])))
+    assert isinstance(partitioned.sources["affectnet"], AffectNetSource)
+    assert partitioned.sources["affectnet"].partition == ("protocol/EXPR", "protocol/VA")
 
 
 @pytest.fixture

@@ -2,84 +2,21 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from multiprocessing import Pipe
 from typing import Any
 
 from feie.features.errors import EngineError, VideoError
 from feie.features.sources import Source, fingerprint
+from feie.pipeline.child_process import ChildDiedError, ChildProcess
 from feie.pipeline.extract_options import ExtractOptions, cores
-from feie.pipeline.messages import At, Beat, Broke, Done, Message, Over, Ready
+from feie.pipeline.messages import At, Beat, Broke, Done, Over, Ready
 from feie.pipeline.results import Finished, Made, failure
 
-_BOOT = "import sys; sys.path[:] = sys.argv[2:]; from feie.pipeline.child import main; main()"
 _AHEAD = 64  # sources that may be under way beyond the first unfinished one
 _TICK = 1.0  # seconds after which a waiting caller gets a word
 _FATAL_DEATHS = 2  # a video that kills its engine so often is recorded as failed
-_LAST_BREATH = 5.0  # seconds given to a child that has hung up
 _BARREN_DEATHS = 3  # an engine that dies so often while no video is read will never work
-
-
-class _ChildDiedError(Exception):
-    """The child is gone; `silent` where it had to be helped."""
-
-    def __init__(self, silent: bool = False) -> None:
-        super().__init__()
-        self.silent = silent
-
-
-class _Process:
-    """One child and the line to it."""
-
-    def __init__(self, options: ExtractOptions) -> None:
-        self._link, theirs = Pipe()
-        # Not by multiprocessing: it would run the caller's main script again. In a group of its
-        # own, so that Ctrl-C at a terminal reaches the coordinator only.
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, str(theirs.fileno()), *sys.path],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            process_group=0,
-        )
-        theirs.close()
-        self.send(options)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def send(self, message: object) -> None:
-        """Send; a child that is gone is noticed when it is listened to."""
-        with suppress(OSError):
-            self._link.send(message)
-
-    def receive(self, seconds: float) -> Message | None:
-        """Give the next message, or None when there was none for so long."""
-        try:
-            message: Message | None = self._link.recv() if self._link.poll(seconds) else None
-        except (EOFError, OSError):
-            raise _ChildDiedError from None
-        return message
-
-    def buried(self) -> str:
-        """Wait for the end of a child that has hung up, and tell how it came."""
-        try:
-            code = self._process.wait(_LAST_BREATH)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            code = self._process.wait()
-        self._link.close()
-        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-    def kill(self) -> None:
-        """Kill it, whatever it is doing: it has nothing to lose."""
-        self._process.kill()
-        self._process.wait()
 
 
 class _Work:
@@ -155,7 +92,7 @@ class IsolatedEngine:
     def __init__(self, options: ExtractOptions) -> None:
         self._options = options
         self._window = _AHEAD + 4 * (options.threads or cores())
-        self._process: _Process | None = None
+        self._process: ChildProcess | None = None
         self._barren = 0
         self._frames_before = 0
         self.detector: dict[str, Any] | None = None
@@ -176,11 +113,11 @@ class IsolatedEngine:
     def _start(self) -> Made | None:
         """Start a child; None where it died before it was ready."""
         self._frames_before = self.frames
-        self._process = _Process(self._options)
+        self._process = ChildProcess(self._options)
         try:
             while (message := self._process.receive(_TICK)) is None:
                 pass
-        except _ChildDiedError:
+        except ChildDiedError:
             self._count_barren(self._process.buried())
             return None
         if isinstance(message, Broke):
@@ -200,7 +137,7 @@ class IsolatedEngine:
     def close(self) -> None:
         """Kill the child."""
         if self._process is not None:
-            self._process.kill()
+            self._process.close()
             self._process = None
 
     def records(self, sources: Iterable[Source]) -> Iterator[Finished | None]:
@@ -223,7 +160,7 @@ class IsolatedEngine:
             session = _Session()
             try:
                 yield from self._converse(work, session)
-            except _ChildDiedError as death:
+            except ChildDiedError as death:
                 self._after_death(work, session, death.silent)
             yield from work.in_order()
 
@@ -241,7 +178,7 @@ class IsolatedEngine:
                     # Counted in ticks for the reason given in `Child._beat`.
                     if silent > self._options.timeout + 5 * _TICK:
                         self._process.kill()
-                        raise _ChildDiedError(silent=True)
+                        raise ChildDiedError(silent=True)
                     yield None
                 case At(number, working):
                     (session.working.add if working else session.working.discard)(number)
@@ -273,7 +210,7 @@ class IsolatedEngine:
                 session.given.append(suspect)
                 self._process.send(suspect[1])
         else:
-            while (item := work.take(self._window)) is not None:
+            while self._process.takes and (item := work.take(self._window)) is not None:
                 session.given.append(item)
                 self._process.send(item[1])
         if suspect or work.exhausted:
@@ -303,7 +240,9 @@ class IsolatedEngine:
                     if silent
                     else f"{source.relative} ended the process that read it, twice ({how})",
                 )
-                work.done[number] = failure(source, error, self.made, _hash(source))
+                # A hang may come from the disk: what is not known yet is not read now.
+                known = session.beat.hashes.get(place, "") if silent else _hash(source)
+                work.done[number] = failure(source, error, self.made, known)
         work.again.extendleft(reversed(innocent))
 
     def _after_hang(self, work: _Work, session: _Session) -> None:

@@ -161,21 +161,22 @@ class _Gru(torch.autograd.Function):
         batch = packing.sizes[0]
         recurrent = x.new_empty(*runs, batch, 3 * width)
         w_x, w_h = w_input.mT, w_hidden.mT
+        multiply = torch.mm if x.dim() == 2 else torch.bmm
         previous = x.new_zeros(*runs, batch, width)
         for a, b in packing.chunks:
             chunk = packing.rows_of(a, b)
             add_mm(bias, _rows(x, chunk), w_x, out=_rows(gates, chunk))
             for start, size in zip(packing.starts[a:b], packing.sizes[a:b], strict=True):
-                rows = slice(start, start + size)
-                before, product = _top(previous, size), _top(recurrent, size)
-                mm(before, w_h, out=product)
-                r, z, n = _rows(gates, rows).chunk(3, dim=-1)
-                rz = _rows(gates, rows).narrow(-1, 0, 2 * width)
+                before, product = previous.narrow(-2, 0, size), recurrent.narrow(-2, 0, size)
+                multiply(before, w_h, out=product)
+                gate = gates.narrow(-2, start, size)
+                rz, n = gate.narrow(-1, 0, 2 * width), gate.narrow(-1, 2 * width, width)
                 rz.add_(product.narrow(-1, 0, 2 * width)).sigmoid_()
-                m = torch.add(product.narrow(-1, 2 * width, width), b_n, out=_rows(inner, rows))
-                n.addcmul_(r, m).tanh_()
-                previous = _rows(hidden, rows)
-                torch.lerp(n, before, z, out=previous)
+                m = inner.narrow(-2, start, size)
+                torch.add(product.narrow(-1, 2 * width, width), b_n, out=m)
+                n.addcmul_(rz.narrow(-1, 0, width), m).tanh_()
+                previous = hidden.narrow(-2, start, size)
+                torch.lerp(n, before, rz.narrow(-1, width, width), out=previous)
         ctx.packing = packing
         ctx.save_for_backward(x, w_input, w_hidden, gates, inner, hidden)
         return hidden
@@ -187,6 +188,7 @@ class _Gru(torch.autograd.Function):
         x, w_input, w_hidden, gates, inner, hidden = ctx.saved_tensors
         width, runs = w_hidden.shape[-1], x.shape[:-2]
         total = Gradients(x, w_input, w_hidden, ctx.needs_input_grad[0])
+        multiply_add = torch.addmm if x.dim() == 2 else torch.baddbmm
         carry = hidden.new_empty(*runs, packing.sizes[0], width)
         for a, b in reversed(packing.chunks):
             rows = packing.rows_of(a, b)
@@ -195,18 +197,18 @@ class _Gru(torch.autograd.Function):
             # All that multiplies dh in the gradients of the three gates.
             factor = hidden.new_empty(*runs, r.shape[-2], 3 * width)
             f_r, f_z, f_n = factor.chunk(3, dim=-1)
+            by_gate = factor.view(*factor.shape[:-1], 3, width)
             d_n = (1 - z).mul_(torch.addcmul(_one(n), n, n, value=-1))
             torch.mul(d_n, r, out=f_n)
             torch.mul(f_n, (1 - r).mul_(_rows(inner, rows)), out=f_r)
             torch.mul((1 - z).mul_(z), before - n, out=f_z)
             d_hidden = _rows(grad, rows).clone(memory_format=torch.contiguous_format)
             for start, size, running in _reversed_steps(packing, a, b):
-                step = slice(start, start + size)
-                d, gate = _rows(d_hidden, step), _rows(factor, step)
-                _top(d, running).add_(_top(carry, running))
-                gate.view(*runs, size, 3, width).mul_(d.unsqueeze(-2))
-                back = torch.mul(d, _rows(z, step), out=_top(carry, size))
-                add_mm(back, gate, w_hidden, out=back)
+                d, back = d_hidden.narrow(-2, start, size), carry.narrow(-2, 0, size)
+                d.narrow(-2, 0, running).add_(carry.narrow(-2, 0, running))
+                by_gate.narrow(-3, start, size).mul_(d.unsqueeze(-2))
+                torch.mul(d, z.narrow(-2, start, size), out=back)
+                multiply_add(back, factor.narrow(-2, start, size), w_hidden, out=back)
             total.add_hidden(factor, before)
             # The input side of n lacks the factor r; r and z are the same on both sides.
             torch.mul(d_hidden, d_n, out=f_n)

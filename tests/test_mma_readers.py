@@ -260,7 +260,8 @@ def test_affwild2_joins_its_challenges_frame_by_frame(affwild2: Path) -> None:
     # Frame 2 is all -1 and -5; line 4 and the first of the other video have no image.
     assert data.dropped == {"frame without an image": 2, "frame without a label": 2}
     assert data.identity is not None
-    assert data.identity.tolist() == [0, 0, 0, 0, 1]
+    assert len(set(data.identity[:4])) == 1
+    assert data.identity[4] != data.identity[0]
     assert "1 of 2 videos of split 'train' belong to another split" in data.remarks[0]
     dropping = listing(
         affwild2.parent, reader="aff-wild2", data="Aff-Wild2", split="train", outside="drop"
@@ -365,6 +366,12 @@ def test_tables(tmp_path: Path) -> None:
         np.testing.assert_array_equal(unit(data, "AU12"), [NAN, 0, 1])
         assert data.boxes is not None
         assert np.isnan(data.boxes[1]).all()
+    assert data.identity is None
+    frame.assign(identity=["Ann", "Bo", "Ann"]).to_parquet(tmp_path / "t.parquet")
+    ann, bo, again = listing(
+        tmp_path, reader="table", data="t.parquet", images="pictures"
+    ).identity.tolist()  # type: ignore[union-attr]
+    assert ann == again != bo
     whole, cut = (
         FileFaces(listing(tmp_path, reader="table", data="t.csv", images="pictures")).read(
             np.array([row])

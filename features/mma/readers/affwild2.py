@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from feie.features.errors import DataError
 from feie.features.mma.data_config import AffWild2Config, Split, find_data
-from feie.features.mma.readers.listing import Listing, name_array, nothing_else, safe_name
+from feie.features.mma.readers.listing import (
+    Listing,
+    name_array,
+    nothing_else,
+    person_code,
+    safe_name,
+)
 from feie.features.mma.vocabulary import numbers_in_range, unit_name
 from feie.features.schema import ACTION_UNITS, EXPRESSIONS
 
@@ -81,7 +87,7 @@ def read_affwild2(config: AffWild2Config, folder: Path, roots: tuple[Path, ...])
     videos: list[_Video] = []
     identity: list[NDArray[np.int64]] = []
     without_images = without_label = imageless = 0
-    for number, (video, kinds) in enumerate(sorted(files.items())):
+    for video, kinds in sorted(files.items()):
         frames = _frames(root, image_folders, video)
         if not frames:
             imageless += 1
@@ -90,7 +96,7 @@ def read_affwild2(config: AffWild2Config, folder: Path, roots: tuple[Path, ...])
         without_images += lines
         without_label += bare
         videos.append(read)
-        identity.append(np.full(len(read.names), number, dtype=np.int64))
+        identity.append(np.full(len(read.names), person_code(video), dtype=np.int64))
     if not videos or imageless > config.tolerance * len(files):
         raise DataError(
             f"{config.title}: {imageless} of {len(files)} annotated videos have no folder of "

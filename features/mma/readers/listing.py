@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,8 +75,24 @@ class Listing(Labelled):
 
 
 def name_array(names: Iterable[str]) -> Names:
-    """Store names compactly."""
-    return np.array(list(names), dtype=np.dtypes.StringDType())
+    """Store names compactly.
+
+    Raises
+    ------
+    DataError
+        A name that is not UTF-8.
+    """
+    listed = list(names)
+    try:
+        return np.array(listed, dtype=np.dtypes.StringDType())
+    except UnicodeEncodeError as error:
+        wrong = next(name for name in listed if not name.isprintable())
+        raise DataError(f"the file name {wrong!r} is not UTF-8: rename it") from error
+
+
+def person_code(person: str) -> int:
+    """Give the number that stands for a person or video, the same in every subset of the data."""
+    return int.from_bytes(hashlib.sha256(person.encode()).digest()[:7], "big")
 
 
 def unknown(count: int, columns: int) -> NDArray[np.float32]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 
 from feie.features.mma.data_config import TableConfig, find_data
-from feie.features.mma.readers.listing import Listing, name_array, safe_name
+from feie.features.mma.readers.listing import Listing, name_array, person_code, safe_name
 from feie.features.mma.readers.partition import in_split
 from feie.features.mma.readers.tables import (
     boxes_of,
@@ -48,12 +48,17 @@ def read_listed(config: TableConfig, path: Path, roots: tuple[Path, ...]) -> Lis
     root = path.parent
     if config.images is not None:
         root = find_data(config.images, (path.parent, *roots), "images")
-    person = column(frame, ("identity", "person", "subject"))
+    identity = None
+    header = column(frame, ("identity", "person", "subject"))
+    if header is not None:
+        # Nobody is known to be the same person as another whose identity is blank.
+        persons = [person or f"row {row}" for row, person in enumerate(texts(frame[header]))]
+        identity = np.array([person_code(person) for person in persons], dtype=np.int64)
     return Listing(
         title=config.title,
         root=root,
         names=name_array(safe_name(name, str(path)) for name in image_names(frame, str(path))),
         **labels.fields(),
-        identity=None if person is None else pd.factorize(pd.Series(texts(frame[person])))[0],
+        identity=identity,
         boxes=boxes_of(frame, str(path)),
     )

@@ -15,7 +15,10 @@ DEFAULT_DETECTOR = "scrfd"
 
 
 def load_detector(
-    spec: str | None = None, options: DetectOptions | None = None, threads: int = 1
+    spec: str | None = None,
+    options: DetectOptions | None = None,
+    threads: int = 1,
+    device: str = "cpu",
 ) -> Detector:
     """Load a face detector from weights on this machine; nothing is ever downloaded.
 
@@ -29,6 +32,8 @@ def load_detector(
         How to search a frame.
     threads : int
         Threads within one call of SCRFD; changes no numbers.
+    device : str
+        Where SCRFD runs: ``cpu``, or ``cuda:N`` if onnxruntime has CUDA (onnxruntime-gpu).
 
     Returns
     -------
@@ -46,7 +51,7 @@ def load_detector(
     options = options or DetectOptions()
     if kind == "scrfd":
         path = scrfd.find_weights(rest)
-        return scrfd.Scrfd(path, _sha256(path), options, threads)
+        return scrfd.Scrfd(path, _sha256(path), options, threads, device)
     if kind == "yunet":
         path = yunet.find_weights(rest)
         return yunet.YuNet(path, _sha256(path), options)

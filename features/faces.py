@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -62,6 +63,14 @@ class Detector(Protocol):
         """Find the faces of a (h, w, 3) uint8 frame; safe to call from several threads."""
         ...
 
+    def detect_many(self, images: Sequence[Image]) -> list[Faces]:
+        """Find the faces of several frames, in as few calls of the network as they allow."""
+        ...
+
+    def follow(self, rgb: Image, box: NDArray[np.float32]) -> Faces:
+        """Find faces around the place (4,) where one was; none where a full search is needed."""
+        ...
+
 
 @dataclass(frozen=True)
 class DetectOptions:
@@ -71,6 +80,10 @@ class DetectOptions:
     below `retry_below`, or there is none, it is searched again at each of `retry_sizes`, and
     overlapping finds are reduced to the one of the best score. One size alone will not do:
     detectors miss faces that fill a large input, and faces that are tiny in a small one.
+
+    Where a face is known from the frame before, a square of `margin` times its box is looked at
+    first, scaled to `follow`. Only a find that scores `retry_below` or more there, with all its
+    landmarks inside the square, saves the search of the whole frame.
 
     Attributes
     ----------
@@ -84,6 +97,11 @@ class DetectOptions:
         Least score of a face, in (0, 1).
     overlap : float
         IoU above which two finds are the same face.
+    follow : int
+        Side of the network's input for the look around the last place, px; 0 for none: every
+        frame is searched whole.
+    margin : float
+        Side of the square that is looked at, in longer sides of the last box, > 1.
     """
 
     size: int = 320
@@ -91,12 +109,17 @@ class DetectOptions:
     retry_below: float = 0.6
     threshold: float = 0.5
     overlap: float = 0.4
+    follow: int = 160
+    margin: float = 1.6
 
     def __post_init__(self) -> None:
-        if any(not 32 <= size <= 4096 for size in (self.size, *self.retry_sizes)):
+        sizes = (self.size, *self.retry_sizes, self.follow or self.size)
+        if any(not 32 <= size <= 4096 for size in sizes):
             raise UsageError(f"detection sizes must lie in [32, 4096]: {self}")
         if not 0 < self.threshold < 1 or not 0 < self.overlap < 1 or not 0 <= self.retry_below <= 1:
             raise UsageError(f"detection scores and overlaps must lie in (0, 1): {self}")
+        if not 1 < self.margin <= 8:
+            raise UsageError(f"the margin around the last box must lie in (1, 8]: {self}")
 
 
 class ScaledDetector(ABC):
@@ -122,22 +145,83 @@ class ScaledDetector(ABC):
 
     def detect(self, rgb: Image) -> Faces:
         """Find the faces of a (h, w, 3) uint8 frame; safe to call from several threads."""
-        search = self._search
-        faces = self._at(rgb, search.size)
-        if len(faces.score) and faces.score.max() >= search.retry_below:
-            return faces
-        looks = [faces, *(self._at(rgb, size) for size in search.retry_sizes)]
-        found = Faces(*(np.concatenate(parts) for parts in zip(*looks, strict=True)))
-        return suppress(found, search.overlap)
+        return self.detect_many([rgb])[0]
 
-    def _at(self, rgb: Image, size: int) -> Faces:
-        canvas, scale = letterbox(rgb, size)
-        faces = self._find(canvas)
-        return Faces(faces.bbox / scale, faces.score, faces.landmarks / scale)
+    def detect_many(self, images: Sequence[Image]) -> list[Faces]:
+        """Find the faces of several frames, in as few calls of the network as they allow.
+
+        The same as `detect` of each; where the network takes several images at a time, equal
+        within 0.01 px.
+        """
+        search = self._search
+        first = self._at(images, search.size)
+        poor = [i for i, faces in enumerate(first) if not _good(faces, search.retry_below)]
+        if poor:
+            again = [images[i] for i in poor]
+            looks = [[first[i] for i in poor], *(self._at(again, s) for s in search.retry_sizes)]
+            for i, parts in zip(poor, zip(*looks, strict=True), strict=True):
+                found = Faces(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+                first[i] = suppress(found, search.overlap)
+        return first
+
+    def follow(self, rgb: Image, box: NDArray[np.float32]) -> Faces:
+        """Find faces around the place where one was in the frame before.
+
+        Parameters
+        ----------
+        rgb : (h, w, 3) uint8 array
+            The frame.
+        box : (4,) float array
+            x0, y0, x1, y1 of the face in the frame before, px.
+
+        Returns
+        -------
+        Faces
+            Those that score `DetectOptions.retry_below` or more; none calls for a full search.
+        """
+        search = self._search
+        window = _window(box, search.margin, rgb.shape[1], rgb.shape[0]) if search.follow else None
+        if window is None:
+            return Faces.none()
+        x0, y0, x1, y1 = window
+        faces = self._at([rgb[y0:y1, x0:x1]], search.follow)[0]
+        landmarks = faces.landmarks + np.array([x0, y0], np.float32)
+        inside = ((landmarks >= (x0, y0)) & (landmarks <= (x1, y1))).all(axis=(1, 2))
+        sure = inside & (faces.score >= search.retry_below)
+        bbox = faces.bbox + np.array([x0, y0, x0, y0], np.float32)
+        return Faces(bbox[sure], faces.score[sure], landmarks[sure])
+
+    def _at(self, images: Sequence[Image], size: int) -> list[Faces]:
+        """Search each image at one size; images of one shape go to the network together."""
+        scaled = [letterbox(image, size) for image in images]
+        shapes: dict[tuple[int, ...], list[int]] = {}
+        for i, (canvas, _) in enumerate(scaled):
+            shapes.setdefault(canvas.shape, []).append(i)
+        found: dict[int, Faces] = {}
+        for rows in shapes.values():
+            for i, faces in zip(rows, self._find([scaled[i][0] for i in rows]), strict=True):
+                scale = scaled[i][1]
+                found[i] = Faces(faces.bbox / scale, faces.score, faces.landmarks / scale)
+        return [found[i] for i in range(len(images))]
 
     @abstractmethod
-    def _find(self, canvas: Image) -> Faces:
-        """Faces of a BGR input whose sides are multiples of 32, in its pixels, best first."""
+    def _find(self, canvases: Sequence[Image]) -> list[Faces]:
+        """Faces of BGR inputs of one shape, sides multiples of 32; in their pixels, best first."""
+
+
+def _good(faces: Faces, least: float) -> bool:
+    return bool(len(faces.score) and faces.score.max() >= least)
+
+
+def _window(
+    box: NDArray[np.float32], margin: float, width: int, height: int
+) -> tuple[int, int, int, int] | None:
+    """Square of `margin` times a box's longer side about its centre, cut at the frame's edges."""
+    side = margin * float(max(box[2] - box[0], box[3] - box[1]))
+    x, y = float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
+    x0, y0 = max(0, round(x - side / 2)), max(0, round(y - side / 2))
+    x1, y1 = min(width, round(x + side / 2)), min(height, round(y + side / 2))
+    return (x0, y0, x1, y1) if min(x1 - x0, y1 - y0) >= 8 else None
 
 
 def letterbox(rgb: Image, size: int) -> tuple[Image, np.float32]:
@@ -163,7 +247,7 @@ def letterbox(rgb: Image, size: int) -> tuple[Image, np.float32]:
     h, w = max(1, round(height * scale)), max(1, round(width * scale))
     canvas = np.zeros((-(-h // 32) * 32, -(-w // 32) * 32, 3), np.uint8)
     small = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_LINEAR)
-    canvas[:h, :w] = small[:, :, ::-1]
+    cv2.cvtColor(small, cv2.COLOR_RGB2BGR, dst=canvas[:h, :w])
     return canvas, np.float32(scale)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -11,13 +11,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from feie.features.align import ALIGNED_SIZE, ARCFACE_TEMPLATE, align_face, is_alignable
+from feie.features.align import ALIGNED_SIZE, ARCFACE_TEMPLATE, align_face
 from feie.features.decode import open_reader
 from feie.features.errors import MissingWeightsError, UsageError, VideoError
 from feie.features.faces import Detector, Faces
 from feie.features.frames import FOLDER_FPS, Frame, Image
+from feie.features.search import Search
 from feie.features.sources import Source
-from feie.features.track import MainFace
+
+MOST_STRIDE = 30
+"""A second of most videos: who is interpolated over longer was not followed."""
 
 FaceMode = Literal["auto", "detect", "aligned"]
 DetectorSource = Detector | Callable[[], Detector] | None
@@ -37,13 +40,30 @@ class FaceOptions:
         Resample by time to this rate; by default every frame of the source is taken.
     folder_fps : float
         Rate that the numbers of image folders count.
+    stride : int
+        Search every so many frames, see `Search`; 1 searches each.
+    batch : int
+        Frames searched together, see `Search`.
+    all_faces : bool
+        Keep every face of a searched source, each with its track, not the main one only.
     """
 
     faces: FaceMode = "auto"
     fps: float | None = None
     folder_fps: float = FOLDER_FPS
+    stride: int = 1
+    batch: int = 1
+    all_faces: bool = False
 
     def __post_init__(self) -> None:
+        if not 1 <= self.stride <= MOST_STRIDE:
+            raise UsageError(f"the stride must lie in [1, {MOST_STRIDE}], not {self.stride}")
+        if not 1 <= self.batch <= 256:
+            raise UsageError(f"frames searched together must lie in [1, 256], not {self.batch}")
+        if self.all_faces and self.stride > 1:
+            raise UsageError("all faces are followed from frame to frame: leave out the stride")
+        if self.batch > 1 and self.stride > 1:
+            raise UsageError("a stride searches frame by frame: leave out the batch")
         if self.faces not in ("auto", "detect", "aligned"):
             raise UsageError(f"faces must be auto, detect or aligned, not {self.faces!r}")
         for rate in (self.fps, self.folder_fps):
@@ -53,7 +73,10 @@ class FaceOptions:
 
 @dataclass
 class FaceChunk:
-    """The main face of k frames in a row.
+    """The main face of k frames in a row; or all faces of them, see `FaceOptions.all_faces`.
+
+    With all faces, the arrays below with one row a frame, other than `time`, have one row a face
+    instead, `valid` is true throughout, and `frame` and `track` say whose they are.
 
     Attributes
     ----------
@@ -69,7 +92,10 @@ class FaceChunk:
     landmarks : (k, 5, 2) float32 array
         px of the frame, in ArcFace's order; the template for aligned input; NaN without a face.
     aligned : (v, 112, 112, 3) uint8 array
-        Crops, RGB, of the v valid frames in order.
+        Crops, RGB, of the v valid frames (or faces) in order.
+    frame, track : (v,) int64 arrays, or None
+        Place of each face's frame in the chunk, and its track in the video; None for the main
+        face.
     """
 
     time: NDArray[np.float64]
@@ -78,6 +104,8 @@ class FaceChunk:
     bbox: NDArray[np.float32]
     landmarks: NDArray[np.float32]
     aligned: NDArray[np.uint8]
+    frame: NDArray[np.int64] | None = None
+    track: NDArray[np.int64] | None = None
 
 
 class FaceStream:
@@ -132,11 +160,15 @@ class FaceStream:
         aligned = options.faces == "aligned" or (options.faces == "auto" and crops)
         self.mode: Literal["detect", "aligned"] = "aligned" if aligned else "detect"
         try:
-            self._detector = None if aligned else _detector(detector, self._name)
+            self._search: Search | None = None
+            if not aligned:
+                found = _detector(detector, self._name)
+                size_of = self.width, self.height
+                self._search = Search(found, *size_of, options.stride, options.batch)
         except BaseException:
             self._reader.close()
             raise
-        self._main = MainFace()
+        self._all_faces = options.all_faces
 
     @property
     def fps(self) -> float:
@@ -155,9 +187,14 @@ class FaceStream:
 
     def __iter__(self) -> Iterator[FaceChunk]:
         with self._reader as reader:
-            frames = iter(reader)
-            while batch := [self._face(f) for f in itertools.islice(frames, self._size)]:
-                yield _chunk(batch)
+            if self._all_faces:
+                rows = self._all(reader)
+                while group := list(itertools.islice(rows, self._size)):
+                    yield _track_chunk(group)
+            else:
+                faces = map(self._given, reader) if self._search is None else self._main(reader)
+                while batch := list(itertools.islice(faces, self._size)):
+                    yield _chunk(batch)
 
     def close(self) -> None:
         """Free the source; iterating to the end does so too."""
@@ -169,15 +206,35 @@ class FaceStream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _face(self, frame: Frame) -> _Face:
-        if self._detector is None:
-            return _Face(frame.time, *self._given(frame.image))
-        return _Face(frame.time, *self._found(frame.image, self._detector))
+    def _main(self, frames: Iterable[Frame]) -> Iterator[_Face]:
+        """Search frames for the main face and align it."""
+        assert self._search is not None
+        for frame, face in self._search.main_face(frames):
+            crop = None
+            if face is not None and frame.image is not None:
+                crop = align_face(frame.image, face.landmarks[0])
+            yield _Face(frame.time, face, crop)
 
-    def _given(self, image: Image | None) -> tuple[Faces | None, Image | None]:
+    def _all(self, frames: Iterable[Frame]) -> Iterator[tuple[float, list[tuple[int, _Face]]]]:
+        """Search frames for all faces and align each."""
+        if self._search is None:
+            for frame in frames:
+                face = self._given(frame)
+                yield frame.time, [(0, face)] if face.face is not None else []
+            return
+        for frame, found in self._search.all_faces(frames):
+            faces = []
+            for track, face in found:
+                assert frame.image is not None
+                crop = align_face(frame.image, face.landmarks[0])
+                faces.append((track, _Face(frame.time, face, crop)))
+            yield frame.time, faces
+
+    def _given(self, frame: Frame) -> _Face:
         """Take a frame as the aligned face that it is said to be."""
+        image = frame.image
         if image is None:
-            return None, None
+            return _Face(frame.time, None, None)
         height, width = image.shape[:2]
         if height != width:
             raise VideoError(
@@ -201,21 +258,7 @@ class FaceStream:
             np.ones(1, np.float32),
             ARCFACE_TEMPLATE[None] * np.float32(width / ALIGNED_SIZE),
         )
-        return face, crop
-
-    def _found(self, image: Image | None, detector: Detector) -> tuple[Faces | None, Image | None]:
-        """Search a frame for the main face and align it."""
-        if image is None:
-            self._main.pick(Faces.none(), self.width, self.height)
-            return None, None
-        faces = detector.detect(image)
-        usable = [i for i, points in enumerate(faces.landmarks) if is_alignable(points)]
-        faces = Faces(*(part[usable] for part in faces))
-        chosen = self._main.pick(faces, image.shape[1], image.shape[0])
-        if chosen is None:
-            return None, None
-        face = Faces(*(part[chosen : chosen + 1] for part in faces))
-        return face, align_face(image, face.landmarks[0])
+        return _Face(frame.time, face, crop)
 
 
 @dataclass
@@ -264,4 +307,14 @@ def _chunk(batch: list[_Face]) -> FaceChunk:
     crops = [item.crop for item in batch if item.crop is not None]
     if crops:
         chunk.aligned = np.stack(crops)
+    return chunk
+
+
+def _track_chunk(group: list[tuple[float, list[tuple[int, _Face]]]]) -> FaceChunk:
+    faces = [face for _, found in group for _, face in found]
+    chunk = _chunk(faces)
+    chunk.time = np.array([time for time, _ in group], np.float64)
+    places = [place for place, (_, found) in enumerate(group) for _ in found]
+    chunk.frame = np.array(places, np.int64)
+    chunk.track = np.array([track for _, found in group for track, _ in found], np.int64)
     return chunk

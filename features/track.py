@@ -32,6 +32,30 @@ class MainFace:
         self._box: NDArray[np.float32] | None = None
         self._absent = 0
 
+    @property
+    def box(self) -> NDArray[np.float32] | None:
+        """Where the main face was in the last frame, x0, y0, x1, y1 px; None if it was not."""
+        return None if self._absent else self._box
+
+    def keep(self, faces: Faces) -> int | None:
+        """Index of the main face among faces found around its last place, or None.
+
+        Only a face that overlaps the last box counts; None says nothing of the frame, which is
+        then to be searched whole and given to `pick`.
+        """
+        if self.box is None or not len(faces.bbox):
+            return None
+        overlap = iou(self.box, faces.bbox)
+        best = int(np.argmax(overlap))
+        if overlap[best] < _SAME:
+            return None
+        self._box = faces.bbox[best]
+        return best
+
+    def miss(self, frames: int) -> None:
+        """Count frames that were not searched as frames without the face."""
+        self._absent += frames
+
     def pick(self, faces: Faces, width: int, height: int) -> int | None:
         """Index of the main face among the faces of the next frame, or None.
 
@@ -61,6 +85,53 @@ class MainFace:
             return best
         near = _moved(self._box, faces.bbox)
         return int(np.argmin(near)) if np.isfinite(near).any() else None
+
+
+class Tracks:
+    """Tracks of all faces of one video: who is who from frame to frame, by overlap.
+
+    Pairs of last boxes and new ones are matched greedily, the largest overlap first, from an IoU
+    of 0.3. A face that matches no track opens a new one. A track that has gone without a face for
+    15 frames is closed; who comes back later is somebody new.
+
+    Stateful: use one for each video, and give it every frame in order, those without faces too.
+    """
+
+    def __init__(self) -> None:
+        self._boxes: dict[int, NDArray[np.float32]] = {}
+        self._absent: dict[int, int] = {}
+        self._count = 0
+
+    def assign(self, faces: Faces) -> list[int]:
+        """Give the number of the track of each face of the next frame, from 0 on.
+
+        Parameters
+        ----------
+        faces : Faces
+            Found in the frame; may be empty.
+        """
+        numbers = [-1] * len(faces.bbox)
+        pairs = [
+            (float(overlap), track, face)
+            for track, box in self._boxes.items()
+            for face, overlap in enumerate(iou(box, faces.bbox))
+            if overlap >= _SAME
+        ]
+        taken: set[int] = set()
+        for _, track, face in sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2])):
+            if track not in taken and numbers[face] < 0:
+                numbers[face] = track
+                taken.add(track)
+        for face, number in enumerate(numbers):
+            if number < 0:
+                numbers[face] = self._count
+                self._count += 1
+            self._boxes[numbers[face]] = faces.bbox[face]
+        for track in list(self._boxes):
+            self._absent[track] = 0 if track in numbers else self._absent[track] + 1
+            if self._absent[track] >= _PATIENCE:
+                del self._boxes[track], self._absent[track]
+        return numbers
 
 
 def prominence(

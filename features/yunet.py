@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,17 @@ class YuNet(ScaledDetector):
         self._path = path
         self._local = threading.local()
         try:
-            self._find(np.zeros((32, 32, 3), np.uint8))
+            self._find([np.zeros((32, 32, 3), np.uint8)])
         except cv2.error as error:
             raise UsageError(
                 f"{path} is damaged or not OpenCV's YuNet; put face_detection_yunet_2023mar.onnx "
                 "there"
             ) from error
 
-    def _find(self, canvas: Image) -> Faces:
+    def _find(self, canvases: Sequence[Image]) -> list[Faces]:
+        return [self._find_one(canvas) for canvas in canvases]
+
+    def _find_one(self, canvas: Image) -> Faces:
         network = self._network()
         network.setInputSize((canvas.shape[1], canvas.shape[0]))
         found = network.detect(canvas)[1]

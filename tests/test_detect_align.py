@@ -152,7 +152,10 @@ class Fake(ScaledDetector):
         super().__init__("fake", "0" * 64, options)
         self.scores, self.looked = scores, []
 
-    def _find(self, canvas: np.ndarray) -> Faces:
+    def _find(self, canvases: list[np.ndarray]) -> list[Faces]:
+        return [self.find_one(canvas) for canvas in canvases]
+
+    def find_one(self, canvas: np.ndarray) -> Faces:
         side = max(canvas.shape)
         self.looked.append(side)
         score = self.scores.get(side)
@@ -182,11 +185,21 @@ def test_other_scales_are_tried_only_after_a_poor_look() -> None:
         "retry_below": 0.6,
         "threshold": 0.5,
         "overlap": 0.4,
+        "follow": 160,
+        "margin": 1.6,
     }
 
 
 @pytest.mark.parametrize(
-    "options", [{"size": 0}, {"retry_sizes": (9999,)}, {"threshold": 0.0}, {"overlap": 1.5}]
+    "options",
+    [
+        {"size": 0},
+        {"follow": 8},
+        {"margin": 1.0},
+        {"retry_sizes": (9999,)},
+        {"threshold": 0.0},
+        {"overlap": 1.5},
+    ],
 )
 def test_senseless_detection_options(options: dict[str, object]) -> None:
     with pytest.raises(UsageError):

@@ -662,8 +662,10 @@ def test_configurations_name_their_readers(tmp_path: Path) -> None:
 
 
 def test_the_page_shows_a_configuration_that_works(project: Path, tmp_path: Path) -> None:
-    page = (project / "docs" / "train-mma.md").read_text()
-    blocks = [block.split("```")[0] for block in page.split("```yaml\n")[1:]]
+    page = project / "docs" / "train-mma.md"
+    if not page.is_file():
+        pytest.skip("the source archive has no docs")
+    blocks = [block.split("```")[0] for block in page.read_text().split("```yaml\n")[1:]]
     (tmp_path / "page.yaml").write_text(blocks[0])
     (config,) = read_config(tmp_path / "page.yaml")
     assert [source.reader for source in config.sources.values()] == [

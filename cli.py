@@ -380,12 +380,29 @@ def train_head(
     ] = None,
     seed: Annotated[int, typer.Option(help="Fixes weights and batches.")] = 0,
     preset: Annotated[
-        str, typer.Option(help="`default`, or `paper` (batch 4, learning rate 1e-4).")
+        str,
+        typer.Option(
+            help="`default`, `paper` (batch 4, learning rate 1e-4) or `stat` (batch 512)."
+        ),
     ] = "default",
+    head: Annotated[
+        str,
+        typer.Option(
+            help="`mrnn`, or mean, sd, min and max of each column: `stat-linear`, `stat-mlp`."
+        ),
+    ] = "mrnn",
     loss: Annotated[
         str, typer.Option(help="`pearson` (1 - mean rho, Eq. 4), `ccc` or `mse`.")
     ] = "pearson",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Of the targets in the loss, e.g. `1,0.5,2`.", show_default="equal"),
+    ] = None,
+    l2: Annotated[float, typer.Option(help="Penalty on a STAT head's weights.")] = 1 / 512,
     lr: Annotated[float | None, typer.Option(help="Adam's learning rate.")] = None,
+    schedule: Annotated[
+        str, typer.Option(help="Of the learning rate: `constant`, `cosine` or `plateau`.")
+    ] = "constant",
     batch: Annotated[int | None, typer.Option(help="Videos a batch.")] = None,
     epochs: Annotated[int | None, typer.Option(help="At most so many.")] = None,
     patience: Annotated[
@@ -417,6 +434,9 @@ def train_head(
     t: Annotated[
         int, typer.Option("--t", help="Most frames of a video; longer ones become so short.")
     ] = 480,
+    frame_stride: Annotated[
+        int, typer.Option(help="Read every so-many-th frame; time falls in proportion.")
+    ] = 1,
     missing: Annotated[
         str, typer.Option(help="Frames without a face: `drop`, `hold` or `zero`.")
     ] = "drop",
@@ -427,6 +447,18 @@ def train_head(
         str, typer.Option(help="`prob`: probabilities as stored; `logit`: their logits.")
     ] = "prob",
     unmatched: Annotated[float, typer.Option(help="Share of labels that may lack a video.")] = 0.05,
+    device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1` or `auto`.")] = "cpu",
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log for TensorBoard too (an extra).")
+    ] = False,
+    sweep: Annotated[
+        Path | None,
+        typer.Option(help="YAML grid, e.g. `lr: [0.001, 0.003]`: train every point of it."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Runs of a sweep side by side.")] = 1,
+    gpus: Annotated[
+        str | None, typer.Option(help="Deal a sweep's runs out to these GPUs, e.g. `0,1`.")
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this run; all other options are its own.")
     ] = None,
@@ -434,21 +466,46 @@ def train_head(
 ) -> None:
     """Train a masked recurrent head (MRNN) on the stored affect vectors.
 
-    The epoch is chosen on the validation split; the test split is not read.
+    The epoch is chosen on the validation split; the test split is not read. With --sweep every
+    point of a grid is trained, and a table says which is best.
 
     Example: `feie train-head --subset va,au --seed 1`
     """
     values = _given(locals())
+    grid, count, cards = (values.pop(name) for name in ("sweep", "jobs", "gpus"))
+    values["weights"] = _parts(weights or "")
     values["subset"] = _parts(subset)
     if not values["subset"]:
         raise typer.BadParameter("name at least one group, e.g. va,expr,au", param_hint="--subset")
     values["targets"] = _parts(targets or "")
+    if grid is not None:
+        base = {name: value for name, value in values.items() if value is not None}
+        sweep_values = {"grid": grid, "base": base, "jobs": count, "gpus": _parts(cards or "")}
+        again = "the same command goes on with what is not trained"
+        _perform("sweep", sweep_values, as_json, _show_sweep, again)
+        return
     again = "`feie train-head --resume RUN` goes on with it"
     _perform("train_head", values, as_json, _show_train_head, again)
 
 
 def _parts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _show_sweep(result: Any) -> None:
+    names = list(result.rows[0].setting)
+    title = f"{escape(result.out)}: {result.trained} runs trained, {result.kept} kept"
+    figures = {"mean Pearson (val)": "right", "sd": "right", "seeds": "right"}
+    table = _table(title, {**dict.fromkeys(names, "left"), **figures})
+    for row in result.rows:
+        cells = [escape(str(row.setting[name])) for name in names]
+        sd = "" if row.sd is None else f"{row.sd:.3f}"
+        table.add_row(*cells, _figure(row.mean), sd, str(row.seeds))
+    out.print(table)
+    _show_failures(result.failed)
+    for note in result.notes:
+        _say(f"note: {escape(note)}")
+    _say(f"table → {escape(result.csv)}, {result.seconds:g} s")
 
 
 def _show_train_head(result: Any) -> None:
@@ -635,6 +692,7 @@ def ablate(
     ] = None,
     clip: Annotated[float | None, typer.Option(help="Largest gradient norm, a run each.")] = None,
     t: Annotated[int, typer.Option("--t", help="Most frames of a video.")] = 480,
+    frame_stride: Annotated[int, typer.Option(help="Read every so-many-th frame.")] = 1,
     missing: Annotated[
         str, typer.Option(help="Frames without a face: `drop`, `hold` or `zero`.")
     ] = "drop",

@@ -24,6 +24,7 @@ from feie.heads.files import (
 from feie.heads.head import Calibration, Head
 from feie.heads.inputs import InputConfig, Standardiser
 from feie.heads.mrnn import MRNN, MRNNConfig
+from feie.heads.stat import STATISTICS, Stat, StatConfig
 
 FORMAT = "feie-head/1"
 HEAD_WEIGHTS, HEAD_JSON, STATE = "head.safetensors", "head.json", "state.safetensors"
@@ -98,20 +99,27 @@ def _build(tensors: dict[str, Tensor], notes: dict[str, Any]) -> Head:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name} is not finite")
-    config = MRNNConfig.model_validate(notes["model"])
+    kind = StatConfig if notes["model"].get("kind") == "stat" else MRNNConfig
+    config = kind.model_validate(notes["model"])
     inputs = InputConfig.model_validate(notes["inputs"])
     targets = tuple(notes["targets"])
     if not all(isinstance(name, str) for name in targets):
         raise ValueError("targets are no names")
     n, m = len(inputs.columns), len(targets)
-    if (n, m, inputs.t) != (config.inputs, config.targets, config.t):
+    longest = config.t if isinstance(config, MRNNConfig) else inputs.t
+    if (n, m, inputs.t) != (config.inputs, config.targets, longest):
         raise ValueError("model, columns, targets and t do not fit each other")
     shapes = {
         "standardiser": ((n,), (n,)),
         "calibration": ((m,), (m,)),
         "baseline": ((3,), (3,), (3, m), (m,)),
     }
-    expected = {"label_mean": (m,), "model.dense_weight": (config.t, config.width, config.dense)}
+    expected: dict[str, tuple[int, ...]] = {"label_mean": (m,)}
+    if isinstance(config, MRNNConfig):
+        expected["model.dense_weight"] = (config.t, config.width, config.dense)
+    else:
+        columns = config.hidden or len(STATISTICS) * config.inputs
+        expected["model.output_weight"] = (m, columns)
     for part, names in _ARRAYS.items():
         expected |= {f"{part}.{k}": shape for k, shape in zip(names, shapes[part], strict=True)}
     for name, shape in expected.items():
@@ -119,7 +127,7 @@ def _build(tensors: dict[str, Tensor], notes: dict[str, Any]) -> Head:
             raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, not {shape}")
     if not (tensors["standardiser.sd"] > 0).all():
         raise ValueError("standardiser.sd is not positive")
-    model = MRNN(config)
+    model = MRNN(config) if isinstance(config, MRNNConfig) else Stat(config)
     model.load_state_dict({k[6:]: t for k, t in tensors.items() if k.startswith("model.")})
     arrays = {
         part: {name: tensors[f"{part}.{name}"].numpy() for name in names}

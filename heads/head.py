@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from feie.heads.baselines import LengthBaseline
 from feie.heads.inputs import InputConfig, Standardiser
-from feie.heads.mrnn import MRNN
 from feie.heads.ragged import Ragged
-from feie.heads.training import predict
+from feie.heads.training import Model, predict
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Head:
 
     Attributes
     ----------
-    model : MRNN
+    model : MRNN or Stat
     targets : tuple of str
     inputs : InputConfig
     standardiser : Standardiser
@@ -70,7 +69,7 @@ class Head:
         Where it comes from: training, store, labels, versions (JSON).
     """
 
-    model: MRNN
+    model: Model
     targets: tuple[str, ...]
     inputs: InputConfig
     standardiser: Standardiser

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from feie.features.errors import HeadError, UsageError
 from feie.features.schema import Schema
 from feie.features.store.reader import RaggedRows
-from feie.heads.ragged import LongPolicy, MissingPolicy, Ragged, fill_missing, shorten
+from feie.heads.ragged import LongPolicy, MissingPolicy, Ragged, every_kth, fill_missing, shorten
 
 Space = Literal["prob", "logit"]
 CLIP = 1e-4
@@ -34,7 +34,9 @@ class InputConfig(BaseModel):
     groups : dict of str to (int, int)
         Half-open ranges within `columns`.
     t : int
-        Most frames of a video.
+        Most frames of a video, after the stride.
+    stride : int
+        Every stride-th frame is read ([S]: 5).
     missing, long, space
         See `fill_missing`, `shorten` and `to_logits`.
     """
@@ -44,6 +46,7 @@ class InputConfig(BaseModel):
     columns: tuple[str, ...]
     groups: dict[str, tuple[int, int]]
     t: int = Field(default=480, ge=1, le=100_000)
+    stride: int = Field(default=1, ge=1, le=10_000)
     missing: MissingPolicy = "drop"
     long: LongPolicy = "uniform"
     space: Space = "prob"
@@ -121,7 +124,9 @@ def prepare(rows: RaggedRows, config: InputConfig) -> Prepared:
         Only the head's columns, in its order; their memory is used for the result.
     config : InputConfig
     """
-    usable = fill_missing(Ragged(rows.values, rows.offsets), rows.valid, config.missing, reuse=True)
+    ragged = Ragged(rows.values, rows.offsets)
+    ragged, valid = every_kth(ragged, rows.valid, config.stride, reuse=True)
+    usable = fill_missing(ragged, valid, config.missing, reuse=True)
     shortened = int((usable.lengths > config.t).sum())
     frames = shorten(usable, config.t, config.long, reuse=True)
     if config.space == "logit":

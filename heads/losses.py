@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 LossName = Literal["pearson", "ccc", "mse"]
@@ -19,12 +18,18 @@ def _moments(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor
     return shift, (p * y).mean(0), (p * p).mean(0), (y * y).mean(0)
 
 
-def pearson_loss(prediction: Tensor, target: Tensor) -> Tensor:
+def _mean(figures: Tensor, weights: Tensor | None) -> Tensor:
+    return figures.mean() if weights is None else (figures * weights).sum() / weights.sum()
+
+
+def pearson_loss(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """1 - mean over targets of Pearson's rho over the batch ([K] Eq. 4).
 
     Parameters
     ----------
     prediction, target : Tensor, shape (batch, targets)
+    weights : Tensor, shape (targets,), optional
+        Of the targets in the mean ([S]); equal by default.
 
     Returns
     -------
@@ -37,21 +42,21 @@ def pearson_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """
     _, cov, var_p, var_y = _moments(prediction, target)
     rho = cov / ((var_p + EPSILON).sqrt() * (var_y + EPSILON).sqrt())
-    return 1 - rho.mean()
+    return 1 - _mean(rho, weights)
 
 
-def ccc_loss(prediction: Tensor, target: Tensor) -> Tensor:
+def ccc_loss(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """1 - mean over targets of the concordance correlation over the batch; shapes as above."""
     shift, cov, var_p, var_y = _moments(prediction, target)
-    return 1 - (2 * cov / (var_p + var_y + shift * shift + EPSILON)).mean()
+    return 1 - _mean(2 * cov / (var_p + var_y + shift * shift + EPSILON), weights)
 
 
-def mse_loss(prediction: Tensor, target: Tensor) -> Tensor:
+def mse_loss(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean squared error over videos and targets; shapes as above."""
-    return torch.nn.functional.mse_loss(prediction, target)
+    return _mean((prediction - target).square().mean(0), weights)
 
 
-LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {
+LOSSES: dict[LossName, Callable[..., Tensor]] = {
     "pearson": pearson_loss,
     "ccc": ccc_loss,
     "mse": mse_loss,

@@ -142,7 +142,7 @@ class MRNN(nn.Module):
             inputs = config.inputs if layer == 0 else config.width
             part = nn.ParameterDict(
                 {
-                    "w_input": _glorot(rng, gates * config.width, inputs, fan_out=config.width),
+                    "w_input": glorot(rng, gates * config.width, inputs, fan_out=config.width),
                     "w_hidden": _orthogonal(rng, gates, config.width),
                     "b_input": nn.Parameter(torch.zeros(gates * config.width)),
                     "b_hidden": nn.Parameter(torch.zeros(gates * config.width)),
@@ -153,7 +153,7 @@ class MRNN(nn.Module):
                     part["b_input"][config.width : 2 * config.width] = 1.0
             self.recurrent.append(part)
         self.dense_bias = nn.Parameter(torch.zeros(config.dense))
-        self.output_weight = _glorot(rng, config.targets, config.dense, fan_out=config.targets)
+        self.output_weight = glorot(rng, config.targets, config.dense, fan_out=config.targets)
         self.output_bias = nn.Parameter(torch.zeros(config.targets))
         bound = (3.0 / (480 * config.width)) ** 0.5
         self.dense_weight = _parameter(
@@ -175,6 +175,34 @@ class MRNN(nn.Module):
                 packing,
             )
         return h
+
+    @property
+    def routed(self) -> list[nn.Parameter]:
+        """Parameters whose first axis are the t blocks."""
+        return [self.dense_weight]
+
+    def start(self, longest: int, label_mean: Tensor | None) -> None:
+        """Prepare the weights for training.
+
+        Parameters
+        ----------
+        longest : int
+            Frames of the longest training video. With the mask, blocks past it can never learn;
+            they are set to zero, so that a longer video is not scored through random weights.
+        label_mean : Tensor, shape (targets,), or None
+            Where the output starts; None under a loss that no shift of the output changes: its
+            bias has no gradient then and is left alone.
+        """
+        with torch.no_grad():
+            if self.config.mask:
+                self.dense_weight[longest:] = 0
+            if label_mean is not None:
+                self.output_bias.copy_(label_mean)
+        self.output_bias.requires_grad_(label_mean is not None)
+
+    def penalty(self) -> Tensor | None:
+        """No part of the loss depends on the weights alone."""
+        return None
 
     def reach(self, packing: Packing) -> int:
         """How many blocks W_k a batch reaches: the longest length, or all t without the mask."""
@@ -226,7 +254,8 @@ def _parameter(values: np.ndarray[Any, np.dtype[np.float64]]) -> nn.Parameter:
     return nn.Parameter(torch.from_numpy(values).to(torch.get_default_dtype()))
 
 
-def _glorot(rng: np.random.Generator, rows: int, columns: int, *, fan_out: int) -> nn.Parameter:
+def glorot(rng: np.random.Generator, rows: int, columns: int, *, fan_out: int) -> nn.Parameter:
+    """Draw a matrix, uniform with variance 2 / (columns + fan_out)."""
     bound = (6.0 / (columns + fan_out)) ** 0.5
     return _parameter(rng.uniform(-bound, bound, (rows, columns)))
 

@@ -76,6 +76,17 @@ class Ragged:
         return self.take(rows, lengths)
 
 
+def every_kth(
+    ragged: Ragged, valid: NDArray[np.bool_], k: int, *, reuse: bool = False
+) -> tuple[Ragged, NDArray[np.bool_]]:
+    """Keep the frames 0, k, 2k, … of each video, and their flags; see `fill_missing`."""
+    if k == 1:
+        return ragged, valid
+    lengths = ragged.lengths
+    rows = np.flatnonzero(_positions(lengths) % k == 0)
+    return ragged.take(rows, -(-lengths // k), reuse=reuse), valid[rows]
+
+
 def fill_missing(
     ragged: Ragged, valid: NDArray[np.bool_], policy: MissingPolicy, *, reuse: bool = False
 ) -> Ragged:

@@ -20,8 +20,11 @@ from feie.heads.mrnn import MRNN
 from feie.heads.packing import Packing
 from feie.heads.ragged import Ragged
 from feie.heads.routing import RoutedAdam
+from feie.heads.stat import Stat
 
-PresetName = Literal["default", "paper"]
+PresetName = Literal["default", "paper", "stat"]
+Schedule = Literal["constant", "cosine", "plateau"]
+Model = MRNN | Stat
 SCORING_BATCH = 128
 
 
@@ -31,8 +34,12 @@ class TrainingConfig(BaseModel):
     Attributes
     ----------
     loss : {"pearson", "ccc", "mse"}
+    weights : tuple of float
+        Of the targets in the loss; equal where empty.
     lr : float
         Adam's learning rate.
+    schedule : {"constant", "cosine", "plateau"}
+        What becomes of it, see `learning_rate`.
     batch : int
         Videos a step. Pearson's rho over few videos is mostly noise (standard deviation 0.58 at
         4, 0.125 at 64 for unrelated columns).
@@ -52,7 +59,9 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     loss: LossName = "pearson"
+    weights: tuple[float, ...] = ()
     lr: float = Field(default=1e-3, gt=0)
+    schedule: Schedule = "constant"
     batch: int = Field(default=64, ge=1)
     epochs: int = Field(default=100, ge=1)
     patience: int = Field(default=20, ge=1)
@@ -64,8 +73,10 @@ class TrainingConfig(BaseModel):
 PRESETS: dict[PresetName, dict[str, float | int]] = {
     "default": {"lr": 1e-3, "batch": 64, "epochs": 100, "patience": 20},
     "paper": {"lr": 1e-4, "batch": 4, "epochs": 100, "patience": 20},
+    "stat": {"lr": 1e-3, "batch": 512, "epochs": 100, "patience": 100},
 }
-"""``paper`` has the learning rate and batch of [K] 4; its number of epochs is ours."""
+"""``paper`` has the learning rate and batch of [K] 4; its number of epochs is ours. ``stat`` is
+what [S] trains its heads on statistics with."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,26 @@ class Epoch:
     val_pearson: float
 
 
+def learning_rate(config: TrainingConfig, history: Sequence[Epoch]) -> float:
+    """Learning rate of the epoch after these.
+
+    ``cosine`` falls from `lr` to 0 over all epochs; ``plateau`` halves it whenever a quarter of
+    the patience (at least one epoch) went by without a better validation Pearson, and starts to
+    count anew. It depends on the past epochs alone, so a resumed run goes on as it would have.
+    """
+    if config.schedule == "cosine":
+        return config.lr * 0.5 * (1 + math.cos(math.pi * len(history) / config.epochs))
+    rate, best, waited = config.lr, -math.inf, 0
+    if config.schedule == "plateau":
+        for epoch in history:
+            waited = 0 if epoch.val_pearson > best else waited + 1
+            if epoch.val_pearson > best:
+                best = epoch.val_pearson
+            if waited >= max(1, config.patience // 4):
+                rate, waited = rate / 2, 0
+    return rate
+
+
 def deal_batches(
     count: int, batch: int, seed: int, epoch: int, least: int = 1
 ) -> list[NDArray[np.int64]]:
@@ -124,10 +155,10 @@ def _pack(frames: Ragged, videos: NDArray[np.int64]) -> tuple[Tensor, Packing]:
 
 
 @torch.no_grad()
-def predict(model: MRNN, frames: Ragged) -> NDArray[np.float64]:
+def predict(model: Model, frames: Ragged) -> NDArray[np.float64]:
     """Raw outputs of a model, shape (videos, targets); NaN for videos without frames."""
     out = np.full((len(frames), model.config.targets), np.nan)
-    lengths, device = frames.lengths, model.dense_weight.device
+    lengths, device = frames.lengths, model.output_bias.device
     order = np.argsort(-lengths, kind="stable")
     order = order[: int((lengths > 0).sum())]
     for start in range(0, len(order), SCORING_BATCH):
@@ -142,11 +173,13 @@ class Trainer:
 
     Parameters
     ----------
-    model : MRNN
-        Changed in place.
+    model : MRNN or Stat
+        Changed in place, on `device` while it is trained.
     train, val : Examples
         Videos without frames are left out of both.
     config : TrainingConfig
+    device : torch.device, optional
+        Where the model and the training frames lie; the CPU by default.
 
     Attributes
     ----------
@@ -162,15 +195,22 @@ class Trainer:
 
     Notes
     -----
-    With the mask, blocks W_k past the longest training video can never learn; they are set to
-    zero, so that a longer video is not scored through random weights. Under Pearson's rho the
-    labels are standardised by the training videos', which changes nothing but the weight of the
-    loss's epsilon: labels of any scale train alike. The bias of the output has no gradient then
-    and is left alone; `Calibration` sets scale and shift.
+    Under Pearson's rho the labels are standardised by the training videos', which changes nothing
+    but the weight of the loss's epsilon: labels of any scale train alike. `Calibration` sets
+    scale and shift afterwards. See `feie.heads.mrnn.MRNN.start` for what happens to weights that
+    cannot learn.
     """
 
-    def __init__(self, model: MRNN, train: Examples, val: Examples, config: TrainingConfig) -> None:
+    def __init__(
+        self,
+        model: Model,
+        train: Examples,
+        val: Examples,
+        config: TrainingConfig,
+        device: torch.device | None = None,
+    ) -> None:
         self.model, self.config = model, config
+        self.device = device or torch.device("cpu")
         self.train, self.val = train.with_faces(), val.with_faces()
         for name, part in (("training", self.train), ("validation", self.val)):
             if not len(part.frames):
@@ -185,15 +225,20 @@ class Trainer:
         if config.loss == "pearson":
             mean, sd = self.labels.mean(0), self.labels.std(0)
             self.labels = (self.labels - mean) / np.where(np.ptp(self.labels, 0) > 0, sd, 1.0)
-        with torch.no_grad():
-            if model.config.mask:
-                model.dense_weight[int(self.train.frames.lengths.max()) :] = 0
-            if config.loss != "pearson":
-                model.output_bias.copy_(torch.from_numpy(self.train.labels.mean(0)))
-        model.output_bias.requires_grad_(config.loss != "pearson")
+        if config.weights and len(config.weights) != self.labels.shape[1]:
+            raise UsageError(
+                f"{len(config.weights)} weights for {self.labels.shape[1]} targets (--weights)"
+            )
+        # A shift of an MRNN's output changes no correlation.
+        level = None if config.loss == "pearson" else torch.from_numpy(self.train.labels.mean(0))
+        model.start(int(self.train.frames.lengths.max()), level)
+        model.to(self.device)
+        self._weight = torch.tensor(config.weights, device=self.device) if config.weights else None
+        self._values: Tensor | None = None
         self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        plain = [p for p in self._parameters.values() if p is not model.dense_weight]
-        self.optimiser = RoutedAdam(plain, [model.dense_weight], lr=config.lr)
+        routed = model.routed
+        plain = [p for p in self._parameters.values() if all(p is not r for r in routed)]
+        self.optimiser = RoutedAdam(plain, routed, lr=config.lr)
         self.history: list[Epoch] = []
         self.best_epoch = 0
         self._best = self._weights()
@@ -219,15 +264,23 @@ class Trainer:
 
     def step(self, videos: NDArray[np.int64]) -> float:
         """Take one step of the optimiser on a batch of training videos; gives its loss."""
-        frames, packing = _pack(self.train.frames, videos)
-        labels = torch.from_numpy(self.labels[videos]).to(frames.dtype)
+        if self._values is None:
+            self._values = torch.from_numpy(self.train.frames.values).to(self.device)
+        ragged = self.train.frames
+        packing = Packing.of(ragged.lengths[videos])
+        rows = packing.gather(ragged.offsets[:-1][videos])
+        frames = self._values[rows.to(self.device)]
+        labels = torch.from_numpy(self.labels[videos]).to(frames)
         self.optimiser.zero_grad(set_to_none=True)
-        loss = LOSSES[self.config.loss](self.model(frames, packing), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        score = self.model(frames, packing)
+        loss = LOSSES[self.config.loss](score, labels, self._weight)
+        if (penalty := self.model.penalty()) is not None:
+            loss = loss + penalty
+        loss.backward()
         if self.config.clip is not None:
             torch.nn.utils.clip_grad_norm_(self._parameters.values(), self.config.clip)
-        routed = self.config.routing
-        self.optimiser.step(self.model.reach(packing) if routed else self.model.config.t)
+        whole = max((len(p) for p in self.model.routed), default=1)
+        self.optimiser.step(self.model.reach(packing) if self.config.routing else whole)
         return loss.item()
 
     def run_epoch(self) -> Epoch:
@@ -241,7 +294,9 @@ class Trainer:
         return self.close_epoch([self.step(videos) for videos in self.next_batches()])
 
     def next_batches(self) -> list[NDArray[np.int64]]:
-        """Deal the training videos for the epoch to come."""
+        """Deal the training videos for the epoch to come, and set its learning rate."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.config, self.history)
         config, number = self.config, len(self.history) + 1
         return deal_batches(len(self.train.frames), config.batch, config.seed, number, self._least)
 
@@ -306,6 +361,7 @@ class Trainer:
         for name, parameter in self._parameters.items():
             for key, value in self.optimiser.state[parameter].items():
                 tensors[f"adam.{name}.{key}"] = value
+        tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
         history = [[e.epoch, e.train_loss, e.val_pearson] for e in self.history]
         return tensors, {"history": history, "best_epoch": self.best_epoch}
 
@@ -320,13 +376,16 @@ class Trainer:
         """
         for name, parameter in self.model.named_parameters():
             parameter.copy_(_of_shape(tensors[f"model.{name}"], parameter.shape))
-            self._best[name] = _of_shape(tensors[f"best.{name}"], parameter.shape).clone()
+            best = _of_shape(tensors[f"best.{name}"], parameter.shape)
+            self._best[name] = best.to(parameter.device, copy=True)
         for name, parameter in self._parameters.items():
-            # As in RoutedAdam: a plain parameter is a single block.
-            routed = parameter is self.model.dense_weight
+            # As in RoutedAdam: a plain parameter is a single block, and counts stay on the CPU.
+            routed = any(parameter is r for r in self.model.routed)
             shape = parameter.shape if routed else (1, *parameter.shape)
             self.optimiser.state[parameter] = {
-                key: _of_shape(tensors[f"adam.{name}.{key}"], like).clone()
+                key: _of_shape(tensors[f"adam.{name}.{key}"], like)
+                .to("cpu" if key == "step" else parameter.device)
+                .clone()
                 for key, like in (("step", shape[:1]), ("exp_avg", shape), ("exp_avg_sq", shape))
             }
         self.history = [Epoch(int(e), float(loss), float(rho)) for e, loss, rho in notes["history"]]

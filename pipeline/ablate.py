@@ -68,6 +68,7 @@ class AblateOptions(BaseModel):
     patience: int | None = Field(default=None, ge=1)
     clip: float | None = Field(default=None, gt=0)
     t: int = Field(default=480, ge=1, le=100_000)
+    frame_stride: int = Field(default=1, ge=1, le=10_000)
     missing: MissingPolicy = "drop"
     long: LongPolicy = "uniform"
     space: Space = "prob"
@@ -85,7 +86,7 @@ class AblateOptions(BaseModel):
 
     def run_of(self, row: Row, seed: int) -> TrainHeadOptions:
         """Options of the run of one row and seed."""
-        same = set(TrainHeadOptions.model_fields) & set(AblateOptions.model_fields)
+        same = set(TrainHeadOptions.model_fields) & set(AblateOptions.model_fields) - {"device"}
         common = {name: getattr(self, name) for name in same}
         name, runs = f"{row.slug}-s{seed}", self.folder / "runs"
         return TrainHeadOptions.model_validate(

@@ -34,6 +34,11 @@ Notice = Callable[[str, int, str], None]
 """Called with a run's name, its epochs so far, and what failed (or nothing)."""
 
 
+READ = {"store", "labels", "subset", "targets", "t", "frame_stride", "missing", "long", "space",
+        "unmatched"}  # fmt: skip
+"""Options that say what is read: runs that agree in them share it."""
+
+
 @dataclass(frozen=True)
 class Task:
     """Runs that one process trains together.
@@ -125,8 +130,8 @@ class Trainee:
 
     @staticmethod
     def _key(options: TrainHeadOptions) -> str:
-        """Say what a run reads: the runs of one ablation differ in the subset alone."""
-        return ",".join(options.subset)
+        """Say what a run reads."""
+        return options.model_dump_json(include=READ)
 
 
 def _begin(options: TrainHeadOptions, material: Material) -> HeadRun:

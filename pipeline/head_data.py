@@ -54,6 +54,7 @@ def read_head_data(
     subset: Sequence[str],
     targets: Sequence[str],
     t: int,
+    stride: int,
     missing: MissingPolicy,
     long: LongPolicy,
     space: Space,
@@ -79,7 +80,7 @@ def read_head_data(
     wanted = labels.take(np.concatenate([np.flatnonzero(labels.split == s) for s in _SPLITS]))
     joined = join(wanted, store.ids, store_path, failed=store.failed, tolerance=unmatched)
     inputs = InputConfig(
-        columns=columns, groups=groups, t=t, missing=missing, long=long, space=space
+        columns=columns, groups=groups, t=t, stride=stride, missing=missing, long=long, space=space
     )
     _check_varied(joined, store_path, np.ones(len(joined.labels), np.bool_), "")
     rows = store.read(joined.store_ids, [store.schema.columns.index(c) for c in columns])

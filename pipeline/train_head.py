@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from feie.features.errors import HeadError
+from feie.features.errors import HeadError, UsageError
 from feie.heads.baselines import LengthBaseline
 from feie.heads.checkpoint import HEAD_JSON, STATE, find_again, new_run, place, save_head
 from feie.heads.files import (
@@ -35,11 +35,14 @@ from feie.heads.metrics import known, mean_defined, pearson
 from feie.heads.mrnn import MRNN, MRNNConfig
 from feie.heads.ragged import LongPolicy, MissingPolicy
 from feie.heads.recurrence import backend
+from feie.heads.stat import Stat, StatConfig
 from feie.heads.training import (
     PRESETS,
     Epoch,
     Examples,
+    Model,
     PresetName,
+    Schedule,
     Trainer,
     TrainingConfig,
     predict,
@@ -48,6 +51,8 @@ from feie.pipeline.head_data import HeadData, describe, read_head_data
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.provenance import library_versions
 
+HeadName = Literal["mrnn", "stat-linear", "stat-mlp"]
+_STAT_HIDDEN = 128
 OPTIONS, LOG, VIDEOS = "options.json", "training.csv", "videos.csv"
 
 
@@ -67,7 +72,11 @@ class TrainHeadOptions(BaseModel):
     name: str | None = Field(default=None, pattern=r"^[\w.+-]+$")
     seed: int = Field(default=0, ge=0)
     preset: PresetName = "default"
+    head: HeadName = "mrnn"
     loss: LossName = "pearson"
+    weights: tuple[float, ...] = ()
+    l2: float = Field(default=1 / 512, ge=0)
+    schedule: Schedule = "constant"
     lr: float | None = Field(default=None, gt=0)
     batch: int | None = Field(default=None, ge=1)
     epochs: int | None = Field(default=None, ge=1)
@@ -80,18 +89,21 @@ class TrainHeadOptions(BaseModel):
     mask: bool = True
     routing: bool = True
     t: int = Field(default=480, ge=1, le=100_000)
+    frame_stride: int = Field(default=1, ge=1, le=10_000)
     missing: MissingPolicy = "drop"
     long: LongPolicy = "uniform"
     space: Space = "prob"
     unmatched: float = Field(default=0.05, ge=0, le=1)
     checkpoint_seconds: float = Field(default=20.0, ge=0)
+    device: str = "cpu"
+    tensorboard: bool = False
     resume: Path | None = None
 
     def training(self) -> TrainingConfig:
         """Give the preset, with what was asked for in its place."""
         names = ("lr", "batch", "epochs", "patience")
         chosen = {k: v for k in names if (v := getattr(self, k)) is not None}
-        names = ("loss", "clip", "seed", "routing")
+        names = ("loss", "weights", "schedule", "clip", "seed", "routing")
         rest = {name: getattr(self, name) for name in names}
         return TrainingConfig.model_validate({**PRESETS[self.preset], **chosen, **rest})
 
@@ -193,6 +205,7 @@ def read_material(options: TrainHeadOptions) -> Material:
         subset=options.subset,
         targets=options.targets,
         t=options.t,
+        stride=options.frame_stride,
         missing=options.missing,
         long=options.long,
         space=options.space,
@@ -208,17 +221,9 @@ def read_material(options: TrainHeadOptions) -> Material:
 def begin(options: TrainHeadOptions, material: Material, folder: Path | None = None) -> HeadRun:
     """Start a run, or take up the one in `folder` where it was put down; raises `FeieError`."""
     data, config = material.data, options.training()
-    model_config = MRNNConfig(
-        inputs=len(data.inputs.columns),
-        targets=len(data.labels.targets),
-        t=options.t,
-        cell=options.cell,
-        layers=options.layers,
-        width=options.width,
-        dense=options.dense,
-        mask=options.mask,
-    )
-    trainer = Trainer(MRNN(model_config, config.seed), material.train, material.val, config)
+    model = _model(options, len(data.inputs.columns), len(data.labels.targets))
+    device = device_named(options.device)
+    trainer = Trainer(model, material.train, material.val, config, device)
     if folder is None:
         folder = _start(options, data)
     else:
@@ -229,11 +234,35 @@ def begin(options: TrainHeadOptions, material: Material, folder: Path | None = N
     return HeadRun(options, material, folder, trainer)
 
 
+def _model(options: TrainHeadOptions, inputs: int, targets: int) -> Model:
+    """Build an untrained model of the kind and shape that was asked for."""
+    if options.head != "mrnn":
+        hidden = 0 if options.head == "stat-linear" else _STAT_HIDDEN
+        shape = StatConfig(inputs=inputs, targets=targets, hidden=hidden, l2=options.l2)
+        return Stat(shape, options.seed)
+    names = ("t", "cell", "layers", "width", "dense", "mask")
+    given = {name: getattr(options, name) for name in names}
+    return MRNN(MRNNConfig(inputs=inputs, targets=targets, **given), options.seed)
+
+
+def device_named(name: str) -> torch.device:
+    """Find a device by its name, ``auto`` for a GPU where there is one; raises `UsageError`."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (AssertionError, NotImplementedError, RuntimeError):
+        raise UsageError(f"--device {name!r} cannot be used on this machine") from None
+    return device
+
+
 def finish(run: HeadRun, seconds: float) -> TrainHeadResult:
     """Keep the best weights of a training that has ended as the run's head; raises `FeieError`."""
     options, material, folder, trainer = run.options, run.material, run.folder, run.trainer
     data, val = material.data, material.val
     trainer.use_best()
+    trainer.model.cpu()
     head = _finish(trainer.model, data, material.standardiser, material.train, trainer.config)
     prediction = head.predict_standardised(val.frames)
     rho = pearson(prediction, val.labels)
@@ -356,6 +385,8 @@ class Logbook:
         self._run, self._every = run, run.options.checkpoint_seconds
         self._lines = _read_log(run.folder / LOG)[: len(run.trainer.history)]
         self._saved = self._clock = time.monotonic()
+        done = len(run.trainer.history)
+        self._board = _tensorboard(run.folder, done) if run.options.tensorboard else None
 
     def note(self, epoch: Epoch) -> None:
         """Take note of the epoch that has just ended."""
@@ -366,9 +397,25 @@ class Logbook:
         )
         header = "epoch,train_loss,val_pearson,seconds"
         write_atomically(folder / LOG, ("\n".join([header, *self._lines]) + "\n").encode())
+        if self._board is not None:
+            self._board.add_scalar("loss/train", epoch.train_loss, epoch.epoch)
+            self._board.add_scalar("pearson/val", epoch.val_pearson, epoch.epoch)
+            self._board.add_scalar("lr", trainer.optimiser.param_groups[0]["lr"], epoch.epoch)
+            self._board.flush()
         if now - self._saved >= self._every and not trainer.finished:
             save_tensors(folder / STATE, *trainer.state())
             self._saved = time.monotonic()
+
+
+def _tensorboard(folder: Path, done: int) -> Any:
+    """Open TensorBoard's log; what a killed run wrote past its last state is dropped there."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError(
+            "--tensorboard needs TensorBoard: pip install 'feie[tensorboard]'"
+        ) from None
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)  # type: ignore[no-untyped-call]
 
 
 def _train(run: HeadRun, progress: ProgressCallback) -> None:
@@ -408,7 +455,7 @@ def _report(epoch: Epoch, trainer: Trainer, total: int) -> Progress:
 
 
 def _finish(
-    model: MRNN,
+    model: Model,
     data: HeadData,
     standardiser: Standardiser,
     train: Examples,

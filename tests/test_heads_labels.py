@@ -138,7 +138,7 @@ def test_files_that_cannot_be_used(tmp_path, case):
 def test_missing_binary_and_broken_files(tmp_path):
     with pytest.raises(LabelError, match="no label file"):
         load_labels(tmp_path / "labels.csv")
-    with pytest.raises(LabelError, match="cannot be read"):
+    with pytest.raises(LabelError, match="folder without labels"):
         load_labels(tmp_path)
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(LabelError, match="neither a UTF-8 CSV"):

@@ -285,7 +285,11 @@ def test_without_routing_or_mask_it_is_plain_adam_over_everything(mask, routing,
     reference = make_trainer(examples, epochs=3, batch=8, mask=mask)
     parameters = [p for p in reference.model.parameters() if p.requires_grad]
     adam = torch.optim.Adam(parameters, lr=3e-3)
-    plain = type("Plain", (), {"zero_grad": adam.zero_grad, "step": lambda _, reach: adam.step()})
+    plain = type(
+        "Plain",
+        (),
+        {"zero_grad": adam.zero_grad, "step": lambda _, reach: adam.step(), "param_groups": []},
+    )
     reference.optimiser = plain()
     for _ in range(3):
         trainer.run_epoch()

@@ -34,6 +34,7 @@ class ChildProcess:
         self._process = subprocess.Popen(
             [sys.executable, "-c", _BOOT, str(theirs.fileno()), *sys.path],
             stdin=subprocess.DEVNULL,
+            stdout=2,  # what libraries print must not mix with --json
             pass_fds=(theirs.fileno(),),
             process_group=0,
         )

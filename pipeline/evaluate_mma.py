@@ -195,6 +195,8 @@ def _data_config(options: EvaluateMmaOptions) -> DataConfig:
 def _load(config: DataConfig, detector: Detector | None) -> tuple[Labelled, FaceRows]:
     if isinstance(config, PackConfig) and not Path(config.pack).is_file():
         raise DataError(f"no pack at {config.pack}: give the path of an HDF5 file of faces")
+    if not isinstance(config, PackConfig) and not Path(config.data).exists():
+        raise DataError(f"no data at {config.data}: give the folder of the data set, or the table")
     return load_faces(config, (Path(),), detector)
 
 

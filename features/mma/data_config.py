@@ -284,4 +284,5 @@ def find_data(name: str, roots: tuple[Path, ...], what: str) -> Path:
         if (root / name).exists():
             return root / name
     tried = ", ".join(str(root) for root in roots) or "no data root given"
-    raise DataError(f"{what} {name} is in none of these folders: {tried}")
+    cure = "; add one with --data-root" if what == "data" else ""
+    raise DataError(f"{what} {name} is in none of these folders: {tried}{cure}")

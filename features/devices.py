@@ -46,18 +46,22 @@ def pick_device(spec: str) -> torch.device:
 
 
 def check_precision(precision: Precision, device: torch.device) -> None:
-    """Refuse half precision on a CPU.
+    """Refuse a precision that the device does not have.
 
     Raises
     ------
     UsageError
-        fp16 on a CPU.
+        fp16 on a CPU, or bf16 on a GPU that is too old for it.
     """
     if precision == "fp16" and device.type == "cpu":
         raise UsageError(
             "precision fp16 is for CUDA: CPUs run it slower than fp32; use fp32 or bf16, "
             "or another --device"
         )
+    if precision == "bf16" and device.type == "cuda":
+        with torch.cuda.device(device):
+            if not torch.cuda.is_bf16_supported(including_emulation=False):
+                raise UsageError(f"the GPU {device} has no bf16: use precision fp16 or fp32")
 
 
 def check_compiler(device: torch.device) -> None:

@@ -183,6 +183,17 @@ def test_the_objective_masks_each_task_for_itself() -> None:
         assert x.grad is not None
         for task, span in spans.items():
             assert bool((x.grad[:, span] == 0).all()) == (task != present), (task, present)
+    # Weights and forms come from the configuration, and what the labels say from outside.
+    batch = Batch(torch.empty(0), expression, va.float(), units)
+    full = Objective(LossConfig(positive=3.0, class_weights="rarity", smoothing=0.1), AFFECT)
+    with pytest.raises(RuntimeError, match="class weights"):
+        full(raw, batch)
+    full.class_weights = torch.arange(1.0, 8.0)
+    got = full(raw, batch)
+    part = raw.float()
+    want = expression_loss(part[:, 2:9], expression, 0.1, full.class_weights)
+    assert got["cce"] == want != expression_loss(part[:, 2:9], expression, 0.1)
+    assert got["bce"] == action_unit_loss(part[:, 9:], units, 3.0)
     smaller = Objective(LossConfig(), VA_EXPR8)
     assert smaller.tasks == ["ccc", "cce"]
     got = smaller(raw[:, :10], Batch(torch.empty(0), expression, va.float(), units))

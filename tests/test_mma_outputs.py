@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from feie.features.extractors import load_extractor
 from feie.features.mma.config import MmaConfig, find_config, read_config
-from feie.features.mma.data_config import PackSource
+from feie.features.mma.data_config import PackSource, PartConfig
 from feie.features.mma.network import MMA_BASE, NetworkConfig
 from feie.features.mma.objective import rarity_weights
 from feie.features.mma.packs import read_pack
@@ -40,6 +40,7 @@ CONFIG = {
     "validate_every": 60,
 }
 LABELS = ("contempt",) * 6 + ("happiness",) * 24 + ("fear",) * 18
+HALF = PartConfig(held_out=0.5, keep="train")
 LEVELS = {"contempt": 230, "happiness": 130, "fear": 30}
 
 
@@ -146,11 +147,11 @@ def test_weights_follow_the_labels(data: Path) -> None:
     weights = dict(zip(VA_EXPR8.group("expr"), rarity_weights(config, sources), strict=True))
     want = {"contempt": 24 / 6, "happiness": 1.0, "fear": 24 / 18}
     assert weights == pytest.approx({name: want.get(name, 0.0) for name in weights})
-    balanced = PackSource(pack="faces.h5", proportion=1, balance=1)
+    balanced = PackSource(pack="faces.h5", proportion=3, balance=1, part=HALF)
     both = config.model_copy(update={"sources": {"a": config.sources["faces"], "b": balanced}})
     loaded = {k: load_source(v, (data,), None, data, VA_EXPR8) for k, v in both.sources.items()}
     weights = dict(zip(VA_EXPR8.group("expr"), rarity_weights(both, loaded), strict=True))
-    shares = {"contempt": 6 / 48 + 1 / 3, "happiness": 24 / 48 + 1 / 3, "fear": 18 / 48 + 1 / 3}
+    shares = {"contempt": 6 / 48 + 3 / 3, "happiness": 24 / 48 + 3 / 3, "fear": 18 / 48 + 3 / 3}
     for name, share in shares.items():
         assert weights[name] == pytest.approx(shares["happiness"] / share, rel=1e-5)
 

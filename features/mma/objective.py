@@ -91,6 +91,8 @@ class Objective(nn.Module):
         batch : Batch
             Labels.
         """
+        if self._config.class_weights == "rarity" and self.class_weights is None:
+            raise RuntimeError("class weights come from the labels: call weigh first")
         parts = split_raw(raw.float(), self._schema)
         losses = {task: getattr(self, f"_{task}")(parts, batch) for task in self.tasks}
         weighted = [getattr(self._config, task) * loss for task, loss in losses.items()]

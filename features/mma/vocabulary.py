@@ -27,12 +27,13 @@ UNKNOWN = frozenset(
 )  # fmt: skip
 """Labels that say that an expression is not known."""
 
-OUTSIDE = frozenset({"contempt", "contemptuous", "other", "others", "7"})
+OUTSIDE = frozenset({"contempt", "other", "others", "7"})
 """Labels that are expressions, but none of the seven."""
 
 _SYNONYMS = {
     "angry": "anger",
     "ang": "anger",
+    "contemptuous": "contempt",
     "disgusted": "disgust",
     "dis": "disgust",
     "afraid": "fear",
@@ -56,7 +57,7 @@ _LOWEST = {"va": -1.0, "au": 0.0}
 
 
 def expression_name(label: str) -> str:
-    """Give a label in lower case, and one of `EXPRESSIONS` where it is another spelling of it."""
+    """Give a label in lower case, other spellings as the noun that feie uses."""
     plain = label.strip().lower()
     return _SYNONYMS.get(plain, plain)
 

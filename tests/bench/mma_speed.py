@@ -63,10 +63,23 @@ def resnet18(outputs: int) -> nn.Module:
 
 @dataclass
 class Path:
-    """One way to compute, as a function of the batch size."""
+    """One way to compute.
+
+    Attributes
+    ----------
+    name : str
+    prepare : callable
+        From the size of a batch to a function that computes one.
+    flops : float
+        Of one face.
+    difference : float or None
+        Largest change of a number by this mode, on pictures of noise.
+    """
 
     name: str
     prepare: Callable[[int], Callable[[], object]]
+    flops: float
+    difference: float | None = None
 
 
 def main() -> None:
@@ -82,21 +95,22 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     device = pick_device(given.device)
-    paths, difference, flops = _paths(given.weights, device, given.compile)
+    paths = _paths(given.weights, device, given.compile)
     rows = []
     for batch in given.batch:
         rates = _measure(paths, batch, given.rounds, device)
-        for name, rate in rates.items():
-            row = {"path": name, "batch": batch, "faces_per_s": rate}
-            row["ratio"] = rate / rates[BASELINE]
-            row["difference"] = difference.get(name)
-            if given.peak and name in flops:
-                row["share_of_peak"] = rate * flops[name] / (given.peak * 1e12)
+        for path in paths:
+            rate = rates[path.name]
+            row = {"path": path.name, "batch": batch, "faces_per_s": rate}
+            row |= {"ratio": rate / rates[BASELINE], "difference": path.difference}
+            if given.peak:
+                row["share_of_peak"] = rate * path.flops / (given.peak * 1e12)
             rows.append(row)
     if given.json:
         print(json.dumps({"device": str(device), "baseline": BASELINE, "rows": rows}))
         return
-    print(f"{'path':34}{'batch':>6}{'faces/s':>10}{'x ResNet-18':>13}{'max diff':>10}{'of peak':>9}")
+    titles = ("batch", "faces/s", "x ResNet-18", "max diff", "of peak")
+    print("{:34}{:>6}{:>10}{:>13}{:>10}{:>9}".format("path", *titles))
     for row in rows:
         share = f"{row['share_of_peak']:.1%}" if "share_of_peak" in row else ""
         gap = "" if row["difference"] is None else f"{row['difference']:.1e}"
@@ -106,29 +120,23 @@ def main() -> None:
         )
 
 
-def _paths(
-    weights: str, device: torch.device, compiled: bool
-) -> tuple[list[Path], dict[str, float], dict[str, float]]:
-    """Every mode of both networks; the largest change of a number by it; FLOPs a face."""
+def _paths(weights: str, device: torch.device, compiled: bool) -> list[Path]:
+    """Every mode of both networks."""
     rng = np.random.default_rng(0)
     sample = rng.integers(0, 255, (64, 112, 112, 3), dtype=np.uint8)
     exact = load_extractor(weights)(sample).affect
     baseline = resnet18(exact.shape[1]).to(device, memory_format=torch.channels_last)
-    face = torch.zeros(1, 3, 112, 112, device=device)
-    flops = {"ResNet-18": _flops(lambda: baseline(face))}
-    paths, difference = [], {}
+    flops = _flops(_resnet(baseline, device, "fp32")(1))
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    paths = [Path(f"ResNet-18 {p}", _resnet(baseline, device, p), flops) for p in precisions]
+    flops = _flops(_ours(load_extractor(weights, str(device)))(1))
     for precision in precisions:
-        paths.append(Path(f"ResNet-18 {precision}", _resnet(baseline, device, precision)))
         for with_compile in (False, True)[: 1 + compiled]:
             extractor = load_extractor(weights, str(device), precision, with_compile)
             name = f"{extractor.name} {precision}" + (" compiled" if with_compile else "")
-            paths.append(Path(name, _ours(extractor)))
-            difference[name] = float(np.abs(extractor(sample).affect - exact).max())
-            if not with_compile:
-                flops[extractor.name] = _flops(lambda run=extractor: run(sample[:1]))
-    return paths, difference, {p.name: flops[p.name.rsplit(f" {q}")[0]] for p in paths
-                               for q in precisions if f" {q}" in p.name}  # fmt: skip
+            difference = float(np.abs(extractor(sample).affect - exact).max())
+            paths.append(Path(name, _ours(extractor), flops, difference))
+    return paths
 
 
 def _flops(call: Callable[[], object]) -> float:

@@ -12,8 +12,8 @@ so small that the calls cost more than the arithmetic; see `pays`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from feie.features.errors import HeadError
 from feie.heads.losses import LOSSES
-from feie.heads.mrnn import masked_dense
+from feie.heads.mrnn import MRNNConfig, masked_dense
 from feie.heads.packing import Packing
 from feie.heads.recurrence import backend, recur
 from feie.heads.routing import update
@@ -54,12 +54,21 @@ class Stack:
         Their parameters and moments become views of the stack's; at any epoch each.
     device : torch.device
         Parameters, moments, frames and labels live there.
+
+    Raises
+    ------
+    ValueError
+        They do not train MRNNs.
     """
 
     def __init__(self, trainers: Sequence[Trainer], device: torch.device) -> None:
         self.trainers, self.device = list(trainers), device
         first = self.trainers[0]
+        if not isinstance(first.model.config, MRNNConfig):
+            raise ValueError("only MRNNs can be stacked")
         self._model, self._config = first.model.config, first.config
+        weights = self._config.weights
+        self._weights = torch.tensor(weights, device=device) if weights else None
         self._inputs = max(t.model.config.inputs for t in self.trainers)
         self._values: dict[str, Tensor] = {}
         self._state: dict[str, dict[str, Tensor]] = {}
@@ -204,8 +213,8 @@ class Stack:
         return torch.baddbmm(value["output_bias"][:, None], z, value["output_weight"].mT)
 
     def _losses(self, scores: Tensor, labels: Tensor) -> Tensor:
-        loss = cast(Callable[[Tensor, Tensor], Tensor], torch.vmap(LOSSES[self._config.loss]))
-        return loss(scores, labels)
+        loss = partial(LOSSES[self._config.loss], weights=self._weights)
+        return torch.vmap(loss)(scores, labels)
 
     def _update(self, gradients: dict[str, Tensor], counts: NDArray[np.int64]) -> None:
         if self._config.clip is not None:

@@ -42,8 +42,8 @@ def make_trainers(runs=((5, 0), (3, 0), (5, 1)), cell="gru", layers=1, mask=True
 
 CASES = [
     {},
-    {"clip": 0.05},
-    {"cell": "lstm", "layers": 2, "loss": "mse"},
+    {"clip": 0.05, "schedule": "plateau"},
+    {"cell": "lstm", "layers": 2, "loss": "mse", "weights": (1.0, 3.0)},
     {"mask": False, "routing": False, "loss": "ccc"},
     {"routing": False},
 ]

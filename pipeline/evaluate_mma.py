@@ -16,10 +16,10 @@ from feie.features.mma.crops import CROP_SEARCH
 from feie.features.mma.data_config import DataConfig, PackConfig, PartConfig, Split
 from feie.features.mma.face_rows import FaceRows, in_order
 from feie.features.mma.labelled import Labelled
-from feie.features.mma.readers.listing import Listing
 from feie.features.mma.sampling import load_faces
 from feie.features.mma.scores import Scores, score_pack
-from feie.features.mma.vocabulary import ASSUMED_CODES, Codes
+from feie.features.mma.vocabulary import Codes
+from feie.pipeline.data_accounts import dropped, remarks
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 
 _BATCH = 64
@@ -133,7 +133,7 @@ def run(options: EvaluateMmaOptions, progress: ProgressCallback = silent) -> Eva
     extractor = load_extractor(options.weights, options.device)
     detector = load_detector(options.detector, CROP_SEARCH) if options.detector else None
     data, faces = _load(config, detector)
-    for said in _remarks(data):
+    for said in remarks(data):
         progress(Progress("images", 0, len(data), message=said))
     progress(Progress("images", 0, len(data)))
     affect, readable = _predict(extractor, data, faces, progress)
@@ -150,7 +150,7 @@ def run(options: EvaluateMmaOptions, progress: ProgressCallback = silent) -> Eva
         sha256=extractor.sha256,
         detector=options.detector,
         expression_codes=data.codes,
-        dropped=dict(data.dropped) if isinstance(data, Listing) else {},
+        dropped=dropped(data),
         unreadable=[str(data.names[row]) for row in faces.unreadable],
     )
 
@@ -198,11 +198,6 @@ def _load(config: DataConfig, detector: Detector | None) -> tuple[Labelled, Face
     if not isinstance(config, PackConfig) and not Path(config.data).exists():
         raise DataError(f"no data at {config.data}: give the folder of the data set, or the table")
     return load_faces(config, (Path(),), detector)
-
-
-def _remarks(data: Labelled) -> list[str]:
-    said = [ASSUMED_CODES] if data.codes == "aff-wild2" else []
-    return said + (list(data.remarks) if isinstance(data, Listing) else [])
 
 
 def _predict(

@@ -22,12 +22,11 @@ from feie.features.mma.curves import draw_curves
 from feie.features.mma.face_rows import FaceRows, in_order, worker_count
 from feie.features.mma.labelled import Labelled
 from feie.features.mma.network import MMANetwork
-from feie.features.mma.readers.listing import Listing
-from feie.features.mma.sampling import Batch, Mixture, Source, load_faces, load_source
+from feie.features.mma.sampling import Batch, Mixture, load_faces, load_source
 from feie.features.mma.scores import score_pack
 from feie.features.mma.training import Trainer, config_digest
-from feie.features.mma.vocabulary import ASSUMED_CODES
 from feie.features.mma.weights import save_weights
+from feie.pipeline.data_accounts import newly_unreadable, remarks, summary, unreadable
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 
 _CHECKPOINT = "checkpoint.safetensors"
@@ -167,7 +166,7 @@ def _stage(
     for done, (name, source) in enumerate(config.sources.items()):
         progress(Progress("sources", done, len(config.sources), message=f"reading {source.title}"))
         sources[name] = load_source(source, roots, detector, options.out, config.network.outputs)
-        for said in _remarks(sources[name].data):
+        for said in remarks(sources[name].data):
             message = f"{source.title}: {said}"
             progress(Progress("sources", done, len(config.sources), message=message))
     validation = {
@@ -181,7 +180,7 @@ def _stage(
     workers = worker_count(options.workers, options.threads if trainer.device.type == "cpu" else 1)
     for line in _train(config, trainer, Mixture(config, sources), workers):
         progress(_steps(trainer, line))
-        for message in _broken(sources, named):
+        for message in newly_unreadable(sources, named):
             progress(_steps(trainer, message=message))
         log.add(trainer.step, line)
         if _validates(trainer):
@@ -196,8 +195,8 @@ def _stage(
     return TrainMmaResult(
         weights=_export(folder, trainer),
         steps=trainer.step,
-        images={name: _summary(source) for name, source in sources.items()},
-        unreadable={name: _unreadable(source) for name, source in sources.items()},
+        images={name: summary(source) for name, source in sources.items()},
+        unreadable={name: unreadable(source) for name, source in sources.items()},
         validation=scores,
     )
 
@@ -270,46 +269,6 @@ def _export(folder: Path, trainer: Trainer) -> Path:
     }
     save_weights(path, config.name, trainer.average, config.phase_at(trainer.step - 1).size, notes)
     return path
-
-
-def _summary(source: Source) -> dict[str, int]:
-    data = source.data
-    counts = {
-        "images": len(data),
-        "expression": int((data.expression >= 0).sum()),
-        "outside": sum(data.outside.values()),
-        "valence_arousal": int((~np.isnan(data.valence_arousal).any(axis=1)).sum()),
-        "units": int((~np.isnan(data.units).all(axis=1)).sum()),
-    }
-    dropped = data.dropped if isinstance(data, Listing) else {}
-    return (
-        vars(source.faces.alignment)
-        | counts
-        | {f"left out: {reason}": count for reason, count in dropped.items()}
-    )
-
-
-def _remarks(data: Labelled) -> list[str]:
-    """Say what a user should know of some data before they are learnt from."""
-    said = [ASSUMED_CODES] if data.codes == "aff-wild2" else []
-    if isinstance(data, Listing):
-        said += data.remarks
-        said += [f"{count} left out: {reason}" for reason, count in data.dropped.items()]
-    return said
-
-
-def _unreadable(source: Source) -> list[str]:
-    return [str(source.data.names[row]) for row in source.faces.unreadable]
-
-
-def _broken(sources: dict[str, Source], named: dict[str, int]) -> Iterator[str]:
-    """Name the images that turned out to be unreadable since the last time."""
-    for name, source in sources.items():
-        broken = _unreadable(source)
-        if len(broken) > named.get(name, 0):
-            some = ", ".join(broken[:10]) + (", …" if len(broken) > 10 else "")
-            yield f"{name}: {len(broken)} unreadable images, replaced by others: {some}"
-        named[name] = len(broken)
 
 
 class _Log:

@@ -276,7 +276,7 @@ class Trainer:
         loss = LOSSES[self.config.loss](score, labels, self._weight)
         if (penalty := self.model.penalty()) is not None:
             loss = loss + penalty
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if self.config.clip is not None:
             torch.nn.utils.clip_grad_norm_(self._parameters.values(), self.config.clip)
         whole = max((len(p) for p in self.model.routed), default=1)

@@ -103,8 +103,8 @@ class TrainHeadOptions(BaseModel):
         """Give the preset, with what was asked for in its place."""
         names = ("lr", "batch", "epochs", "patience")
         chosen = {k: v for k in names if (v := getattr(self, k)) is not None}
-        names = ("loss", "weights", "schedule", "clip", "seed", "routing")
-        rest = {name: getattr(self, name) for name in names}
+        others = ("loss", "weights", "schedule", "clip", "seed", "routing")
+        rest = {name: getattr(self, name) for name in others}
         return TrainingConfig.model_validate({**PRESETS[self.preset], **chosen, **rest})
 
 
@@ -415,7 +415,7 @@ def _tensorboard(folder: Path, done: int) -> Any:
         raise UsageError(
             "--tensorboard needs TensorBoard: pip install 'feie[tensorboard]'"
         ) from None
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
 
 
 def _train(run: HeadRun, progress: ProgressCallback) -> None:

@@ -459,6 +459,8 @@ def test_one_partition_file_of_all_splits(affectnet: Path) -> None:
     draw_face(affectnet / "Manually_Annotated_Images" / "2" / "a.jpg")
     with (affectnet / "Manually_Annotated_file_lists" / "training.csv").open("a") as lists:
         lists.write("2/a.jpg,0,0,1,1,,1,0,0\r\n")
+    file.write_text("image,split\na.jpg,train\n2/a.jpg,train\n")
+    assert list(read(split="train").names) == ["1/a.jpg", "2/a.jpg"]
     file.write_text("image,split\na.jpg,train\n")
     with pytest.raises(DataError, match=r"'a\.jpg' is the name of several images"):
         read(split="train")
@@ -499,7 +501,7 @@ def test_partition_folders_bring_their_labels(tmp_path: Path) -> None:
 
 
 def test_a_partition_may_name_videos(affwild2: Path) -> None:
-    (affwild2 / "videos.csv").write_text("video,split\nvideo 5 copy_left,val\n")
+    (affwild2 / "videos.csv").write_text("video,split\nvideo 5 copy_left.mp4,val\n")
     data = listing(affwild2.parent, reader="aff-wild2", data="Aff-Wild2", split="val",
                    partition="videos.csv")  # fmt: skip
     assert [str(name).split("/")[1] for name in data.names] == ["video 5 copy_left"]

@@ -37,6 +37,12 @@ SPLITS: dict[str, Split] = {
     "test": "test", "testing": "test", "tst": "test", "test_set": "test",
 }  # fmt: skip
 _SPLIT_COLUMNS = ("split", "partition", "set", "subset", "usage", "fold")
+_SUFFIXES = frozenset(
+    {"jpg", "jpeg", "png", "bmp", "gif", "webp", "tif", "tiff",
+     "mp4", "avi", "mov", "mkv", "webm", "txt"}
+)  # fmt: skip
+"""What a name may lose: of images, and of videos and their annotations."""
+
 _TABLES = (".csv", ".tsv", ".txt", ".parquet")
 
 
@@ -159,7 +165,7 @@ def _key(name: str) -> str:
     """Give what counts of a name: no suffix, no folder called images, forward slashes."""
     parts = name.replace("\\", "/").split("/")
     stem, dot, suffix = parts[-1].rpartition(".")
-    if dot and 3 <= len(suffix) <= 4 and suffix.isalpha():
+    if dot and suffix.lower() in _SUFFIXES:
         parts[-1] = stem
     return "/".join(part for part in parts if part not in ("", ".", "images"))
 
@@ -173,7 +179,8 @@ def _join(keys: list[str], partition: Partition) -> tuple[NDArray[np.int64], lis
     wanted: dict[str, int] = {_key(name): row for row, name in enumerate(partition.names)}
     joined = np.full(len(keys), -1, dtype=np.int64)
     met: set[str] = set()
-    for length in sorted({key.count("/") + 1 for key in wanted}):
+    # The longest names first: what they mean is not for shorter ones to take.
+    for length in sorted({key.count("/") + 1 for key in wanted}, reverse=True):
         for row, key in enumerate(keys):
             place = wanted.get(_tail(key, length))
             if place is None or joined[row] >= 0:

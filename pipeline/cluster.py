@@ -19,6 +19,7 @@ from feie.features.errors import EngineError, FeieError, UsageError, VideoError
 from feie.features.sources import Source
 from feie.pipeline import remote
 from feie.pipeline.extract_options import ExtractOptions, cores
+from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.results import Finished, Made, failure
 
 _TICK = 1.0  # seconds after which a waiting caller gets a word
@@ -51,6 +52,8 @@ class ClusterEngine:
     options : ExtractOptions
         With ``scheduler``, that cluster is used, and paths must mean the same on its workers;
         else ``workers`` processes are started here, one a GPU of ``gpus`` if that is given.
+    progress : callable
+        Told when there is no worker yet.
 
     Raises
     ------
@@ -58,7 +61,7 @@ class ClusterEngine:
         The cluster is not there, or its workers lack weights.
     """
 
-    def __init__(self, options: ExtractOptions) -> None:
+    def __init__(self, options: ExtractOptions, progress: ProgressCallback = silent) -> None:
         self._gpus = options.gpus or ()
         self._cluster: LocalCluster | None = None
         self._out: deque[_Out] = deque()
@@ -74,16 +77,19 @@ class ClusterEngine:
             self._cluster = _start_cluster(workers)
             self._client = Client(self._cluster, set_as_default=False)
         try:
-            self.made: Made = self._ask()
+            self.made: Made = self._ask(progress)
         except BaseException:
             self.close()
             raise
 
-    def _ask(self) -> Made:
+    def _ask(self, progress: ProgressCallback) -> Made:
         """Let a worker load its engine, to learn what it makes."""
         future = self._submit([])
+        told = False
         while not self._is_over(future):
-            pass  # on a busy cluster, until there is a worker
+            if not told and not self._client.nthreads():
+                progress(Progress("workers", 0, None, {}, "the cluster has no worker yet; waiting"))
+                told = True
         parcel = _result(future)
         if parcel is None:
             raise EngineError("workers die while they load the network: is their memory enough?")

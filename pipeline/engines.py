@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from feie.pipeline.extract_options import ExtractOptions
+from feie.pipeline.progress import ProgressCallback, silent
 from feie.pipeline.results import Engine
 
 
 @contextmanager
-def running_engine(options: ExtractOptions) -> Iterator[Engine]:
+def running_engine(
+    options: ExtractOptions, progress: ProgressCallback = silent
+) -> Iterator[Engine]:
     """Start what the options ask for, and end it at once when the block ends.
 
     Raises
@@ -18,18 +21,18 @@ def running_engine(options: ExtractOptions) -> Iterator[Engine]:
     FeieError
         Weights, a device or a cluster that are not there.
     """
-    engine = _start(options)
+    engine = _start(options, progress)
     try:
         yield engine
     finally:
         engine.close()
 
 
-def _start(options: ExtractOptions) -> Engine:
+def _start(options: ExtractOptions, progress: ProgressCallback) -> Engine:
     if options.scheduler or options.workers or options.gpus:
         from feie.pipeline.cluster import ClusterEngine
 
-        return ClusterEngine(options)
+        return ClusterEngine(options, progress)
     if options.isolate:
         from feie.pipeline.isolated import IsolatedEngine
 

@@ -91,7 +91,7 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
     result = ExtractResult(store=str(options.store), videos=len(sources), ignored=_named(found))
     faces = 0
     with (
-        running_engine(options) as engine,
+        running_engine(options, progress) as engine,
         StoreWriter(
             options.store,
             _settings(options, engine.made),

@@ -752,6 +752,39 @@ def _show_ablate(result: Any) -> None:
     )
 
 
+@app.command(rich_help_panel="Stage two")
+def compound(
+    store: Store = "features.zarr",
+    file: Annotated[Path, typer.Option("--out", help="The CSV to write.")] = Path("compound.csv"),
+    frames: Annotated[
+        bool, typer.Option("--frames", help="A row a frame instead of a row a video.")
+    ] = False,
+    against: Annotated[
+        Path | None, typer.Option(help="CSV `class,frequency` to give the KL divergence from.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score the seven compound expressions by the rule of [S]; nothing is trained.
+
+    A compound's score is the sum of the probabilities of its two expressions.
+
+    Example: `feie compound --store features.zarr --out compound.csv`
+    """
+    values = {"store": store, "out": file, "frames": frames, "against": against}
+    _perform("compound", values, as_json, _show_compound)
+
+
+def _show_compound(result: Any) -> None:
+    columns = {"compound expression": "left", "share of the frames": "right"}
+    table = _table(f"{escape(result.store)}: {result.frames} frames with a face", columns)
+    for name, share in result.frequencies.items():
+        table.add_row(escape(name), f"{share:.3f}")
+    out.print(table)
+    if result.divergence is not None:
+        _say(f"KL divergence from the given frequencies: {result.divergence:.3f}")
+    _say(f"{result.rows} rows → {escape(result.out)}")
+
+
 @app.command("train-mma", rich_help_panel="The extractor")
 def train_mma(
     config: Annotated[

@@ -36,7 +36,7 @@ from feie.pipeline.ablation_tables import (
     read_published,
 )
 from feie.pipeline.progress import Progress, ProgressCallback, silent
-from feie.pipeline.train_head import TrainHeadOptions
+from feie.pipeline.train_head import TrainHeadOptions, device_named
 
 PLAN, TABLE, RUNS, PICTURE = "ablation.json", "table.csv", "runs.csv", "table.png"
 _STACK_ON_CPU = 8
@@ -163,7 +163,7 @@ def run(options: AblateOptions, progress: ProgressCallback = silent) -> AblateRe
     clock = time.monotonic()
     rows, folder = TABLES[options.table], options.folder
     published = read_published(options.published, rows)
-    device = _device(options.device)
+    device = device_named(options.device)
     plan = _plan(options, rows)
     with disk_errors(folder):
         (folder / "runs").mkdir(parents=True, exist_ok=True)
@@ -189,17 +189,6 @@ def run(options: AblateOptions, progress: ProgressCallback = silent) -> AblateRe
             len(wanted) - len(todo),
             clock,
         )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (AssertionError, NotImplementedError, RuntimeError):
-        raise UsageError(f"--device {name!r} cannot be used on this machine") from None
-    return device
 
 
 def _plan(options: AblateOptions, rows: Sequence[Row]) -> dict[str, Any]:

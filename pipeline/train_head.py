@@ -392,15 +392,16 @@ class Logbook:
         """Take note of the epoch that has just ended."""
         folder, trainer, now = self._run.folder, self._run.trainer, time.monotonic()
         seconds, self._clock = now - self._clock, now
+        rate = trainer.optimiser.param_groups[0]["lr"]
         self._lines.append(
-            f"{epoch.epoch},{epoch.train_loss!r},{epoch.val_pearson!r},{seconds:.3f}"
+            f"{epoch.epoch},{epoch.train_loss!r},{epoch.val_pearson!r},{rate!r},{seconds:.3f}"
         )
-        header = "epoch,train_loss,val_pearson,seconds"
+        header = "epoch,train_loss,val_pearson,lr,seconds"
         write_atomically(folder / LOG, ("\n".join([header, *self._lines]) + "\n").encode())
         if self._board is not None:
             self._board.add_scalar("loss/train", epoch.train_loss, epoch.epoch)
             self._board.add_scalar("pearson/val", epoch.val_pearson, epoch.epoch)
-            self._board.add_scalar("lr", trainer.optimiser.param_groups[0]["lr"], epoch.epoch)
+            self._board.add_scalar("lr", rate, epoch.epoch)
             self._board.flush()
         if now - self._saved >= self._every and not trainer.finished:
             save_tensors(folder / STATE, *trainer.state())

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from feie.cli import app
 
 COMMANDS = (
-    "extract", "merge", "info", "verify", "train-head", "evaluate", "predict", "ablate", "train-mma",
-    "evaluate-mma", "render-faces", "label-units", "demo",
+    "extract", "merge", "info", "verify", "train-head", "evaluate", "predict", "compound",
+    "ablate", "train-mma", "evaluate-mma", "render-faces", "label-units", "demo",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from feie.features.errors import HeadError, UsageError
 from feie.features.schema import AFFECT
+from feie.features.store.reader import open_store
 from feie.features.store.writer import StoreWriter
 from feie.heads.checkpoint import load_head
 from feie.heads.compound import COMPOUNDS, class_frequencies, compound_scores, kl_divergence
@@ -21,7 +22,8 @@ from feie.heads.packing import Packing
 from feie.heads.ragged import Ragged, every_kth
 from feie.heads.stat import Stat, StatConfig
 from feie.heads.training import Epoch, TrainingConfig, learning_rate
-from feie.pipeline import evaluate, sweep, train_head
+from feie.pipeline import compound, evaluate, sweep, train_head
+from feie.pipeline.compound import CompoundOptions
 from feie.pipeline.evaluate import EvaluateOptions
 from feie.pipeline.sweep import SweepOptions
 from feie.pipeline.train_head import TrainHeadOptions
@@ -322,3 +324,26 @@ def test_tensorboard_is_an_extra(study, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UsageError, match=r"pip install 'feie\[tensorboard\]'"):
         train_head.run(options(study, tmp_path, tensorboard=True))
+
+
+def test_compound_job(study, tmp_path):
+    store = open_store(study / "features.zarr")
+    given = {"store": str(study / "features.zarr"), "out": tmp_path / "c.csv"}
+    done = compound.run(CompoundOptions(**given))
+    assert (done.rows, sum(done.frequencies.values())) == (60, pytest.approx(1))
+    rows = (tmp_path / "c.csv").read_text().splitlines()
+    video = store["00003"]
+    expected = compound_scores(video.affect[video.valid], AFFECT.columns).mean(0)
+    cells = rows[4].split(",")
+    np.testing.assert_allclose(list(map(float, cells[1:8])), expected, atol=2e-6)
+    assert cells[0] == "00003"
+    assert cells[8] == list(COMPOUNDS)[expected.argmax()]
+    shares = tmp_path / "f.csv"
+    lines = [f"{name},{share}" for name, share in done.frequencies.items()]
+    shares.write_text("\n".join(["class,frequency", *lines]))
+    again = compound.run(CompoundOptions(**given, frames=True, against=shares))
+    assert again.divergence == pytest.approx(0, abs=1e-9)
+    assert again.rows == int(store.videos.length.sum())
+    shares.write_text("class,frequency\nSadly Angry,1")
+    with pytest.raises(UsageError, match=r"f\.csv is no CSV with the columns class,frequency"):
+        compound.run(CompoundOptions(**given, against=shares))

@@ -221,6 +221,23 @@ def extract(
     fps: Annotated[
         float | None, typer.Option(help="Resample to this rate by time.", show_default="as filmed")
     ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow/--no-follow",
+            help="Look for the face around its last place before the whole frame is searched.",
+        ),
+    ] = True,
+    stride: Annotated[
+        int, typer.Option(help="Search every so many frames, interpolate landmarks in between.")
+    ] = 1,
+    all_faces: Annotated[
+        bool,
+        typer.Option("--all-faces", help="Keep every face: ids `VIDEO#1`, `VIDEO#2`, one a track."),
+    ] = False,
+    detect_batch: Annotated[
+        int, typer.Option(help="Frames searched in one call (GPUs), with --no-follow.")
+    ] = 1,
     embedding: Annotated[
         bool, typer.Option("--embedding", help="Keep the extractor's embedding of each face too.")
     ] = False,
@@ -976,13 +993,26 @@ def label_units(
 @app.command(rich_help_panel="The store")
 def info(
     store: Annotated[str, typer.Argument(help="A store.")] = "features.zarr",
+    reproduce: Annotated[
+        bool,
+        typer.Option("--reproduce", help="Print only the command that makes such a store again."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Say what a store holds, what failed, and which weights and options made it.
 
-    Example: `feie info features.zarr --json`
+    Example: `feie info features.zarr --reproduce`
     """
-    _perform("info", {"store": store}, as_json, _show_info)
+    show = _show_reproduce if reproduce else _show_info
+    _perform("info", {"store": store}, as_json, show)
+
+
+def _show_reproduce(result: Any) -> None:
+    for command in result.reproduce:
+        print(command)
+    if not result.reproduce:
+        _complain(f"{result.store} was made by a feie that did not keep its command")
+        raise typer.Exit(2)
 
 
 def _show_info(result: Any) -> None:
@@ -993,6 +1023,7 @@ def _show_info(result: Any) -> None:
         "videos": f"{result.videos} ({result.failed} failed)",
         "frames": f"{result.frames}, {result.face_share:.1%} with a face, {result.hours:.2f} h",
         "frames a video": ", ".join(f"{k} {v:g}" for k, v in result.length.items()),
+        "lengths": _histogram(result.histogram),
         "groups": ", ".join(f"{k} {a}:{b}" for k, (a, b) in result.groups.items()),
         "extractor": f"{made['extractor']['name']}  sha256 {made['extractor']['sha256'][:16]}…",
         "detector": f"{detector['name']}  sha256 {detector['sha256'][:16]}…"
@@ -1009,16 +1040,29 @@ def _show_info(result: Any) -> None:
     _show_failures(result.failures)
 
 
+def _histogram(classes: list[tuple[int, int, int]]) -> str:
+    most = max((count for _, _, count in classes), default=1)
+    return "\n".join(
+        f"{low:>7}-{high:<7} {'█' * -(-24 * count // most)} {count}" for low, high, count in classes
+    )
+
+
 @app.command(rich_help_panel="The store")
 def verify(
     store: Annotated[str, typer.Argument(help="A store.")] = "features.zarr",
+    videos: Annotated[
+        Path | None,
+        typer.Option("--videos", help="Compare the sources in this folder, byte by byte, too."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check a store against its specification, every committed byte of it.
 
-    Example: `feie verify features.zarr`
+    Exit code 1 when it is damaged, or when a source is no longer what its numbers were made from.
+
+    Example: `feie verify features.zarr --videos reactions/`
     """
-    result = _perform("verify", {"store": store}, as_json, _show_verify)
+    result = _perform("verify", {"store": store, "videos": videos}, as_json, _show_verify)
     if not result.sound:
         raise typer.Exit(1)
 
@@ -1026,7 +1070,15 @@ def verify(
 def _show_verify(result: Any) -> None:
     for rule, message in result.violations:
         _say(f"[red]{rule}[/] {escape(message)}")
-    state = "keeps its specification" if result.sound else "is damaged"
+    for name in result.sources_changed:
+        _say(f"[red]changed[/] {escape(name)}: not what its numbers were made from")
+    looked_at = result.sources_same + len(result.sources_changed) + len(result.sources_absent)
+    if looked_at:
+        _say(
+            f"{looked_at} sources: {result.sources_same} the same, "
+            f"{len(result.sources_changed)} changed, {len(result.sources_absent)} not there"
+        )
+    state = "is damaged" if result.violations else "keeps its specification"
     _say(f"{escape(result.store)} {state}")
 
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from feie.features import scrfd, yunet
 from feie.features.errors import MissingWeightsError, UsageError
-from feie.features.faces import DetectOptions, Detector, Faces
+from feie.features.faces import DetectOptions, Detector, Faces, search_options
 
-__all__ = ["DEFAULT_DETECTOR", "DetectOptions", "Detector", "Faces", "load_detector"]
+__all__ = [
+    "DEFAULT_DETECTOR",
+    "DetectOptions",
+    "Detector",
+    "Faces",
+    "describe_detector",
+    "load_detector",
+]
 
 DEFAULT_DETECTOR = "scrfd"
 
@@ -47,14 +55,44 @@ def load_detector(
     UsageError
         An unknown kind, or a file that is no such detector.
     """
-    kind, _, rest = (spec or DEFAULT_DETECTOR).partition(":")
+    kind, path = _weights(spec)
     options = options or DetectOptions()
     if kind == "scrfd":
-        path = scrfd.find_weights(rest)
         return scrfd.Scrfd(path, _sha256(path), options, threads, device)
+    return yunet.YuNet(path, _sha256(path), options)
+
+
+def describe_detector(
+    spec: str | None = None, options: DetectOptions | None = None
+) -> dict[str, Any]:
+    """Tell what the provenance of a store would say of a detector, without loading it.
+
+    Parameters
+    ----------
+    spec, options
+        See `load_detector`.
+
+    Returns
+    -------
+    dict
+        ``name``, ``sha256`` and every option that changes numbers.
+
+    Raises
+    ------
+    MissingWeightsError, UsageError
+        See `load_detector`; whether the file is sound shows when it is loaded.
+    """
+    kind, path = _weights(spec)
+    name = f"{kind}:{path.stem}"
+    return {"name": name, "sha256": _sha256(path), **search_options(options or DetectOptions())}
+
+
+def _weights(spec: str | None) -> tuple[str, Path]:
+    kind, _, rest = (spec or DEFAULT_DETECTOR).partition(":")
+    if kind == "scrfd":
+        return kind, scrfd.find_weights(rest)
     if kind == "yunet":
-        path = yunet.find_weights(rest)
-        return yunet.YuNet(path, _sha256(path), options)
+        return kind, yunet.find_weights(rest)
     raise UsageError(
         f"unknown detector {spec!r}; there are scrfd, scrfd:PACK, scrfd:FILE and yunet:FILE"
     )

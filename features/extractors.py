@@ -59,6 +59,8 @@ class Extractor(Protocol):
         Width of the embedding; 0 for none.
     device : str
         Where it runs, e.g. ``cpu`` or ``cuda``; never ``auto``.
+    concurrent : bool
+        Several threads may call it at the same time.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Extractor(Protocol):
     input_size: int
     embedding_dim: int
     device: str
+    concurrent: bool
 
     def __call__(self, faces: NDArray[np.uint8]) -> Extraction:
         """Compute affect vectors of aligned RGB faces (b, 112, 112, 3) in [0, 255]."""
@@ -106,6 +109,7 @@ class MMAExtractor:
         self.schema = weights.network.config.outputs
         self.embedding_dim = weights.network.config.embedding
         self.device = str(device)
+        self.concurrent = device.type == "cpu" and not compiled
         self._device = device
         self._precision: Precision = precision
         self._size = weights.size

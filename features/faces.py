@@ -141,7 +141,7 @@ class ScaledDetector(ABC):
     @property
     def options(self) -> dict[str, Any]:
         """Everything but the weights that changes numbers."""
-        return {**asdict(self._search), "retry_sizes": list(self._search.retry_sizes)}
+        return search_options(self._search)
 
     def detect(self, rgb: Image) -> Faces:
         """Find the faces of a (h, w, 3) uint8 frame; safe to call from several threads."""
@@ -207,6 +207,11 @@ class ScaledDetector(ABC):
     @abstractmethod
     def _find(self, canvases: Sequence[Image]) -> list[Faces]:
         """Faces of BGR inputs of one shape, sides multiples of 32; in their pixels, best first."""
+
+
+def search_options(options: DetectOptions) -> dict[str, Any]:
+    """Give the options of a search in JSON types."""
+    return {**asdict(options), "retry_sizes": list(options.retry_sizes)}
 
 
 def _good(faces: Faces, least: float) -> bool:

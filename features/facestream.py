@@ -219,8 +219,8 @@ class FaceStream:
         """Search frames for all faces and align each."""
         if self._search is None:
             for frame in frames:
-                face = self._given(frame)
-                yield frame.time, [(0, face)] if face.face is not None else []
+                given = self._given(frame)
+                yield frame.time, [(0, given)] if given.face is not None else []
             return
         for frame, found in self._search.all_faces(frames):
             faces = []

@@ -205,7 +205,8 @@ def _per_image(output: NDArray[np.float32], count: int, anchors: int) -> NDArray
 @lru_cache(maxsize=64)
 def _centres(height: int, width: int, stride: int, anchors: int) -> NDArray[np.float32]:
     """Give x, y of each anchor of a level, px of the input: (height * width * anchors, 2)."""
-    grid = np.stack(np.mgrid[:height, :width][::-1], axis=-1).astype(np.float32) * stride
+    y, x = np.mgrid[:height, :width]
+    grid = np.stack([x, y], axis=-1).astype(np.float32) * stride
     return np.repeat(grid.reshape(-1, 2), anchors, axis=0)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from feie.features.detect import Detector, load_detector
+from feie.features.detect import DetectOptions, Detector, describe_detector, load_detector
+from feie.features.errors import FeieError
 from feie.features.extractors import load_extractor
 from feie.features.facestream import FaceOptions
 from feie.features.sources import Source
@@ -42,11 +43,18 @@ class LocalEngine:
             embedding_dim=extractor.embedding_dim if options.embedding else 0,
             device=extractor.device,
             versions=library_versions(),
+            detector=_likely_detector(options),
         )
         self.stage = StageOne(
             extractor,
-            FaceOptions(faces=options.faces, fps=options.fps),
-            _Detectors(options).load,
+            FaceOptions(
+                faces=options.faces,
+                fps=options.fps,
+                stride=options.stride,
+                batch=options.detect_batch,
+                all_faces=options.all_faces,
+            ),
+            _Detectors(options, extractor.device).load,
             threads=options.threads or cores(),
             batch_size=options.batch_size,
             embedding=options.embedding,
@@ -75,10 +83,30 @@ class LocalEngine:
 class _Detectors:
     """Loads the detector when a video first needs one, or at once if it was asked for by name."""
 
-    def __init__(self, options: ExtractOptions) -> None:
+    def __init__(self, options: ExtractOptions, device: str) -> None:
         self._spec = options.detector
+        self._search = _search(options)
+        self._device = device
         asked = options.detector is not None or options.faces == "detect"
-        self._loaded = load_detector(self._spec) if asked and options.faces != "aligned" else None
+        self._loaded = self._load() if asked and options.faces != "aligned" else None
 
     def load(self) -> Detector:
-        return self._loaded if self._loaded is not None else load_detector(self._spec)
+        return self._loaded if self._loaded is not None else self._load()
+
+    def _load(self) -> Detector:
+        return load_detector(self._spec, self._search, device=self._device)
+
+
+def _search(options: ExtractOptions) -> DetectOptions:
+    # Tracks of all faces need the whole of every frame.
+    return DetectOptions() if options.follow and not options.all_faces else DetectOptions(follow=0)
+
+
+def _likely_detector(options: ExtractOptions) -> dict[str, Any] | None:
+    """Describe the detector that frames would be searched with; None where there is none."""
+    if options.faces == "aligned":
+        return None
+    try:
+        return describe_detector(options.detector, _search(options))
+    except FeieError:  # whether it is needed is for the videos to say
+        return None

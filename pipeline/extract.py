@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, computed_field
 
@@ -19,7 +19,9 @@ from feie.features.store.records import StoreSettings, VideoRecord
 from feie.features.store.writer import StoreWriter
 from feie.pipeline.engines import running_engine
 from feie.pipeline.extract_options import ExtractOptions
+from feie.pipeline.held import Held, refuse_track_names
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.reproduce import arguments_of
 from feie.pipeline.results import Made
 
 __all__ = ["ExtractOptions", "ExtractResult", "run"]
@@ -85,6 +87,8 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
     found = discover(options.videos)
     sources = _of_shard(found.sources, options.shard)
     _refuse_overlap(options)
+    if options.all_faces:
+        refuse_track_names(found.sources)
     if options.dry_run:
         return _plan_only(options, found, sources)
     started = time.monotonic()
@@ -99,29 +103,33 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
             commit_seconds=options.commit_seconds,
         ) as writer,
     ):
-        todo, touched = _compare(sources, writer.known, options.retry_failed, progress)
+        held = Held(writer.known, options.all_faces)
+        todo, touched = _compare(sources, held, options.retry_failed, progress)
         writer.touch(touched)
+        if todo:
+            writer.refuse_other_detector(engine.made.detector)
         result.skipped = len(sources) - len(todo)
-        result.failures = _failed_before(sources, writer.known, {s.video_id for s in todo})
+        result.failures = _failed_before(sources, held, {s.video_id for s in todo})
         named, done = False, 0
         for finished in engine.records(todo):
             if finished is None:
                 writer.commit_if_due()
                 continue
             done += 1
-            record = finished.records[0]
+            video_id, record = finished.source.video_id, finished.records[0]
             if engine.detector is not None and not named:
                 writer.use_detector(engine.detector)
                 named = True
             if not _said_before(record, writer.known):
-                writer.append(record)
+                gone = set(held.ids(video_id)) - {r.id for r in finished.records}
+                writer.append(*finished.records, instead_of=gone)
             if record.failed:
-                result.failures[record.id] = record.message
+                result.failures[video_id] = record.message
             else:
                 result.extracted += 1
-                result.replaced += record.id in writer.known.index
+                result.replaced += bool(held.ids(video_id))
                 result.frames += len(record.time)
-                faces += int(record.valid.sum())
+                faces += int(np.any([r.valid for r in finished.records], axis=0).sum())
             seconds = max(time.monotonic() - started, 1e-9)
             progress(
                 Progress(
@@ -168,12 +176,16 @@ def _settings(options: ExtractOptions, made: Made) -> StoreSettings:
     return StoreSettings(
         schema=made.schema,
         extractor=made.extractor,
-        options={"faces": options.faces, "fps": options.fps, "embedding": options.embedding},
+        options={"faces": options.faces, "fps": options.fps, "embedding": options.embedding}
+        # Stores made before there was a choice do not say.
+        | ({"stride": options.stride} if options.stride > 1 else {})
+        | ({"all_faces": True} if options.all_faces else {}),
         embedding_dim=made.embedding_dim,
         session={
             "versions": made.versions,
             "device": made.device,
             "batch_size": options.batch_size,
+            "arguments": arguments_of(options),
         },
     )
 
@@ -184,7 +196,7 @@ def _named(found: Discovery) -> list[str]:
 
 def _compare(
     sources: Sequence[Source],
-    known: pd.DataFrame,
+    held: Held,
     retry_failed: bool,
     progress: ProgressCallback = silent,
 ) -> tuple[list[Source], dict[str, int]]:
@@ -196,16 +208,15 @@ def _compare(
     touched : dict of str to int
         Ids of the others whose files have the same bytes but another time, and that time.
     """
-    table: dict[str, dict[str, Any]] = known.to_dict("index")  # type: ignore[assignment]
     todo, touched = [], {}
     for done, source in enumerate(sources, start=1):
-        row = table.get(source.video_id)
+        row = held.row(source.video_id)
         if row is None or not row["fingerprint"] or (row["status"] == FAILED and retry_failed):
             todo.append(source)
         # As make and rsync judge: reading 25,000 videos again would cost an hour.
         elif (row["size"], row["mtime_ns"]) != (source.size, source.mtime_ns):
             if _same_bytes(source, row["fingerprint"]):
-                touched[source.video_id] = source.mtime_ns
+                touched |= dict.fromkeys(held.ids(source.video_id), source.mtime_ns)
             else:
                 todo.append(source)
         progress(Progress("comparing", done, len(sources)))
@@ -219,10 +230,8 @@ def _same_bytes(source: Source, known: str) -> bool:
         return False
 
 
-def _failed_before(
-    sources: Sequence[Source], known: pd.DataFrame, todo: set[str]
-) -> dict[str, str]:
-    rows = known[known["status"] == FAILED]["message"].to_dict()
+def _failed_before(sources: Sequence[Source], held: Held, todo: set[str]) -> dict[str, str]:
+    rows = held.known[held.known["status"] == FAILED]["message"].to_dict()
     here = {s.video_id for s in sources} - todo
     return {str(k): str(v) for k, v in rows.items() if k in here}
 
@@ -233,12 +242,13 @@ def _plan_only(
     known = pd.DataFrame(columns=["status", "message"])
     if options.store.exists():
         known = open_store(options.store).videos
-    todo, _ = _compare(sources, known, options.retry_failed)
+    held = Held(known, options.all_faces)
+    todo, _ = _compare(sources, held, options.retry_failed)
     return ExtractResult(
         store=str(options.store),
         videos=len(sources),
         skipped=len(sources) - len(todo),
-        failures=_failed_before(sources, known, {s.video_id for s in todo}),
+        failures=_failed_before(sources, held, {s.video_id for s in todo}),
         ignored=_named(found),
         planned=[s.video_id for s in todo],
     )

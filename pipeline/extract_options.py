@@ -47,6 +47,10 @@ class ExtractOptions(BaseModel):
     detector: str | None = None
     faces: Literal["auto", "detect", "aligned"] = "auto"
     fps: float | None = Field(default=None, gt=0)
+    follow: bool = True
+    stride: int = Field(default=1, ge=1, le=30)
+    all_faces: bool = False
+    detect_batch: int = Field(default=1, ge=1, le=256)
     embedding: bool = False
     device: str = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -76,6 +80,12 @@ class ExtractOptions(BaseModel):
             raise ValueError("--gpus names the devices: leave out --device")
         if not self.isolate and (self.workers or self.gpus or self.scheduler):
             raise ValueError("workers always isolate what they run: leave out --no-isolate")
+        if self.all_faces and self.stride > 1:
+            raise ValueError("--all-faces follows faces from frame to frame: leave out --stride")
+        if self.detect_batch > 1 and self.stride > 1:
+            raise ValueError("--stride searches frame by frame: leave out --detect-batch")
+        if self.detect_batch > 1 and self.follow and not self.all_faces:
+            raise ValueError("--detect-batch searches whole frames: say --no-follow too")
         return self
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from feie.features.store.layout import OK
 from feie.features.store.reader import open_store
 from feie.pipeline.progress import ProgressCallback, silent
+from feie.pipeline.reproduce import commands
 
 
 class InfoOptions(BaseModel):
@@ -37,6 +39,11 @@ class InfoResult(BaseModel):
         Which they are, and why.
     length : dict of str to float
         Frames a video: ``min, median, mean, max``.
+    histogram : list of (int, int, int)
+        Shortest and longest length (frames, inclusive) of each class, and videos in it; each
+        class twice as wide as the one before.
+    reproduce : list of str
+        Commands that make the store again, see `reproduce.commands`.
     """
 
     store: str
@@ -48,6 +55,8 @@ class InfoResult(BaseModel):
     failed: int
     failures: dict[str, str]
     length: dict[str, float]
+    histogram: list[tuple[int, int, int]]
+    reproduce: list[str]
     hours: float
     columns: list[str]
     groups: dict[str, tuple[int, int]]
@@ -77,8 +86,21 @@ def run(options: InfoOptions, progress: ProgressCallback = silent) -> InfoResult
         }
         if len(lengths)
         else {},
+        histogram=_histogram(lengths),
+        reproduce=commands(store),
         hours=float((lengths[timed] / rates[timed]).sum() / 3600),
         columns=list(store.schema.columns),
         groups=dict(store.schema.groups),
         provenance=dict(store.provenance),
     )
+
+
+def _histogram(lengths: NDArray[np.int64]) -> list[tuple[int, int, int]]:
+    """Count lengths in the classes 1, 2 to 3, 4 to 7, …, from the first to the last with any."""
+    if not len(lengths):
+        return []
+    classes = np.floor(np.log2(np.maximum(lengths, 1))).astype(int)
+    return [
+        (2**k, 2 ** (k + 1) - 1, int((classes == k).sum()))
+        for k in range(classes.min(), classes.max() + 1)
+    ]

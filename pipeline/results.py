@@ -44,6 +44,8 @@ class Made:
         Where the network runs.
     versions : dict of str to str
         Of the libraries, in the engine's process.
+    detector : dict, or None
+        What the detector would say of itself, if a video needed one; None where there is none.
     """
 
     schema: Schema
@@ -51,6 +53,7 @@ class Made:
     embedding_dim: int
     device: str
     versions: dict[str, str] = field(compare=False)
+    detector: dict[str, Any] | None = None
 
 
 class Engine(Protocol):

@@ -272,3 +272,108 @@ def test_real_clips(shared, tmp_path):
     assert share["clips/single_face"] == 1
     assert 0.3 < share["clips/face_noface"] < 0.55
     assert check_store(tmp_path / "s.zarr") == []
+
+
+@pytest.mark.shared
+def test_a_detector_other_than_the_stores_is_refused_before_any_video(shared, tmp_path, untrained):
+    """At once, not when the first video has used it."""
+    source = shared / "videos" / "clips" / "single_face.mp4"
+    scrfd, yunet = (
+        f"{kind}:{shared / 'models' / name}.onnx"
+        for kind, name in (("scrfd", "det_500m"), ("yunet", "face_detection_yunet_2023mar"))
+    )
+    store = tmp_path / "s.zarr"
+    run(source, store, untrained, detector=scrfd, fps=3, isolate=False)
+    made = open_store(store).provenance
+    assert made["detector"]["follow"] == 160
+    again = {"detector": yunet, "fps": 3, "isolate": False}
+    assert run(source, store, untrained, **again).skipped == 1  # nothing to do, nothing to refuse
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "empty.mp4").touch()
+    with pytest.raises(StoreMismatchError, match="detector name = 'scrfd:det_500m'"):
+        run(tmp_path / "v", store, untrained, **again)
+    assert open_store(store).failed == {}
+    again = {"detector": scrfd, "fps": 3, "isolate": False, "follow": False}
+    with pytest.raises(StoreMismatchError, match="detector follow = 160, now it is 0"):
+        run(tmp_path / "v", store, untrained, **again)
+
+
+@pytest.mark.shared
+def test_all_faces_become_ids_of_their_own(shared, tmp_path, untrained):
+    """Two people in every frame; tracks are rows of the whole video, in the same times."""
+    from feie.pipeline import verify
+
+    name = "head-pose-face-detection-female-and-male.gif"
+    (tmp_path / "v").mkdir()
+    shutil.copy(shared / "videos" / "clips" / name, tmp_path / "v" / "pair.gif")
+    clip_options = {
+        "detector": f"scrfd:{shared / 'models' / 'det_500m.onnx'}",
+        "all_faces": True,
+        "fps": 4,
+        "isolate": False,
+    }
+    store = tmp_path / "s.zarr"
+    first = run(tmp_path / "v", store, untrained, **clip_options)
+    assert (first.extracted, first.failed) == (1, 0)
+    opened = open_store(store)
+    assert opened.ids[:2] == ["pair#1", "pair#2"]
+    one, two = opened["pair#1"], opened["pair#2"]
+    np.testing.assert_array_equal(one.time, two.time)
+    assert one.valid.mean() >= two.valid.mean() > 0.5
+    both = one.valid & two.valid
+    x = [view.landmarks[both].mean(axis=(1, 2)) for view in (one, two)]
+    assert (np.sign(x[0] - x[1]) == np.sign(x[0][0] - x[1][0])).all()  # nobody changes places
+    assert check_store(store) == []
+    assert verify.run(verify.VerifyOptions(store=str(store), videos=tmp_path / "v")).sound
+    # Run again: known. Other bytes: all tracks are replaced, and those that are gone are gone.
+    assert run(tmp_path / "v", store, untrained, **clip_options).skipped == 1
+    (tmp_path / "v" / "pair.gif").write_bytes(b"no video")
+    assert run(tmp_path / "v", store, untrained, **clip_options).failed == 1
+    assert open_store(store).ids == []
+    assert set(open_store(store).failed) == {"pair"}
+    shutil.copy(shared / "videos" / "clips" / name, tmp_path / "v" / "pair.gif")
+    again = run(tmp_path / "v", store, untrained, **clip_options)
+    assert (again.extracted, again.replaced) == (1, 1)
+    assert open_store(store).failed == {}
+    np.testing.assert_array_equal(open_store(store)["pair#2"].affect, two.affect)
+    assert check_store(store) == []
+
+
+def test_names_that_look_like_tracks_are_refused(tmp_path, untrained, clip):
+    clip(tmp_path / "v" / "a#2.mp4", 5)
+    with pytest.raises(UsageError, match="rename"):
+        run(tmp_path / "v", tmp_path / "s.zarr", untrained, all_faces=True)
+    assert run(tmp_path / "v", tmp_path / "s.zarr", untrained).extracted == 1
+
+
+def test_aligned_videos_have_one_track(videos, tmp_path, untrained):
+    run(videos, tmp_path / "main.zarr", untrained)
+    run(videos, tmp_path / "all.zarr", untrained, all_faces=True)
+    main, every = open_store(tmp_path / "main.zarr"), open_store(tmp_path / "all.zarr")
+    assert every.ids == [f"{video_id}#1" for video_id in main.ids]
+    for video_id in set(main.ids) - {"a/y"}:
+        np.testing.assert_array_equal(every[f"{video_id}#1"].affect, main[video_id].affect)
+    assert not every["a/y#1"].valid.any()  # one frame is no track, but the video is known
+    assert check_store(tmp_path / "all.zarr") == []
+
+
+def test_the_command_in_the_provenance_makes_an_equal_store(videos, tmp_path, untrained):
+    import shlex
+
+    from typer.testing import CliRunner
+
+    from feie.cli import app
+
+    strange = tmp_path / "it's a folder"
+    shutil.copytree(videos, strange)
+    store = tmp_path / "s.zarr"
+    run(strange, store, untrained, fps=12.5, batch_size=16, embedding=True, device="cpu")
+    result = CliRunner().invoke(app, ["info", str(store), "--reproduce"])
+    command = shlex.split(result.stdout)
+    assert command[:4] == ["feie", "extract", "--videos", str(strange)]
+    assert CliRunner().invoke(app, command[1:]).exit_code == 0
+    again = open_store(command[command.index("--store") + 1])
+    assert again.path != str(store)
+    assert again.fingerprint == open_store(store).fingerprint
+    for name in ("affect", "time", "valid", "bbox", "embedding"):
+        np.testing.assert_array_equal(again.array(name)[:], open_store(store).array(name)[:])

@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,6 +89,7 @@ class StoreWriter:
         self._commit_seconds = commit_seconds
         self._buffer: list[VideoRecord] = []
         self._buffered_frames = 0
+        self._retired: set[str] = set()
         self._in_commit = False
         self._lock = WriterLock(self.path)
 
@@ -256,16 +257,35 @@ class StoreWriter:
             array[: self._committed] = values
             self._disk.flush()
 
-    def append(self, record: VideoRecord) -> None:
-        """Buffer one video; a later row of an id replaces the earlier one.
+    def refuse_other_detector(self, detector: Mapping[str, Any] | None) -> None:
+        """Refuse a detector that is not the store's, if it has one, before it is used.
+
+        Raises
+        ------
+        StoreMismatchError
+            The store's videos were made with another one.
+        """
+        if detector is not None and self._provenance["detector"] is not None:
+            _check_part(self.path, "detector", self._provenance["detector"], detector)
+
+    def append(self, *records: VideoRecord, instead_of: Iterable[str] = ()) -> None:
+        """Buffer what one source became; a later row of an id replaces the earlier one.
+
+        Parameters
+        ----------
+        *records : VideoRecord
+            Committed together.
+        instead_of : iterable of str
+            Ids that this source had before and that it has no longer.
 
         Raises
         ------
         StoreError
             The disk is full or gone; everything committed before is safe.
         """
-        self._buffer.append(record)
-        self._buffered_frames += len(record.time)
+        self._buffer.extend(records)
+        self._retired.update(instead_of)
+        self._buffered_frames += sum(len(record.time) for record in records)
         full = len(self._buffer) >= self._commit_videos or self._buffered_frames >= _COMMIT_FRAMES
         if full:
             self.commit()
@@ -326,6 +346,9 @@ class StoreWriter:
             if record.id in self._latest:
                 self._supersede(self._latest[record.id])
             self._latest[record.id] = row
+        for video_id in self._retired & self._latest.keys():
+            self._supersede(self._latest.pop(video_id))
+        self._retired.clear()
         self._committed, self._frames = count, int(offsets[-1])
 
 

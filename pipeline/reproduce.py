@@ -1,0 +1,80 @@
+"""The command that made a store, kept with its numbers and given back in words for a shell."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from feie.features.store.reader import Store
+from feie.pipeline.extract_options import ExtractOptions
+
+# What changes numbers or chooses videos; how fast and where the rest was done is no part of it.
+_KEPT = (
+    "videos",
+    "extractor",
+    "detector",
+    "faces",
+    "fps",
+    "follow",
+    "stride",
+    "all_faces",
+    "detect_batch",
+    "embedding",
+    "device",
+    "precision",
+    "compiled",
+    "batch_size",
+    "shard",
+)
+_FLAGS = {"compiled": "compile"}
+
+
+def arguments_of(options: ExtractOptions) -> dict[str, Any]:
+    """Give the options of an extraction that are not the defaults, paths made absolute.
+
+    Returns
+    -------
+    dict
+        In JSON types, by the names of `ExtractOptions`.
+    """
+    given = options.model_dump(mode="json", include=set(_KEPT), exclude_defaults=True)
+    given["videos"] = str(options.videos.absolute())
+    if Path(options.extractor).suffix == ".safetensors":
+        given["extractor"] = str(Path(options.extractor).absolute())
+    kind, _, file = (options.detector or "").partition(":")
+    if file.lower().endswith(".onnx"):
+        given["detector"] = f"{kind}:{Path(file).expanduser().absolute()}"
+    return {name: given[name] for name in _KEPT if name in given}
+
+
+def commands(store: Store) -> list[str]:
+    """Give the commands that make the store again, quoted for a POSIX shell.
+
+    One for each different set of options and folders among the sessions, in their order; they
+    write to a new store beside the old one. Empty where sessions do not say how they were
+    called (stores of feie 0.1).
+    """
+    path = Path(store.path)
+    target = path.with_name(f"{path.stem}.again{path.suffix}")
+    found = []
+    for session in store.provenance["sessions"]:
+        if arguments := session.get("arguments"):
+            words = ["feie", "extract"]
+            for name, value in arguments.items():
+                words += _option(name, value)
+            command = shlex.join([*words, "--store", str(target)])
+            if command not in found:
+                found.append(command)
+    return found
+
+
+def _option(name: str, value: Any) -> list[str]:
+    flag = "--" + _FLAGS.get(name, name).replace("_", "-")
+    if value is True:
+        return [flag]
+    if value is False:
+        return [flag.replace("--", "--no-", 1)]
+    if name == "shard":
+        value = f"{value[0]}/{value[1]}"
+    return [flag, str(value)]

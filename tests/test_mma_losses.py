@@ -19,7 +19,7 @@ from feie.features.mma.losses import (
 from feie.features.mma.objective import Objective
 from feie.features.mma.relations import relation_matrix
 from feie.features.mma.sampling import Batch
-from feie.features.schema import ACTION_UNITS, AFFECT, EXPRESSIONS, VA_EXPR8
+from feie.features.schema import ACTION_UNITS, AFFECT, EXPRESSIONS, VA_EXPR8, Schema
 
 RELATIONS = torch.from_numpy(relation_matrix()).double()
 
@@ -199,6 +199,9 @@ def test_the_objective_masks_each_task_for_itself() -> None:
     got = smaller(raw[:, :10], Batch(torch.empty(0), expression, va.float(), units))
     assert list(got) == ["loss", "ccc", "cce"]
     assert got["loss"] == got["ccc"] + got["cce"]
+    # Without expressions there is nothing to weigh.
+    units_only = Objective(LossConfig(class_weights="rarity"), Schema.of({"au": ACTION_UNITS}))
+    assert list(units_only(raw[:, 9:], batch)) == ["loss", "bce"]
 
 
 def test_the_loss_of_va_is_torchmetrics() -> None:

@@ -77,7 +77,7 @@ class Objective(nn.Module):
 
     def weigh(self, sources: Mapping[str, Source], config: MmaConfig) -> None:
         """Take class weights from the labels, where the configuration asks for them."""
-        if config.losses.class_weights == "rarity":
+        if config.losses.class_weights == "rarity" and "cce" in self.tasks:
             weights = torch.from_numpy(rarity_weights(config, sources))
             self.class_weights = weights.to(self.relations.device)
 
@@ -91,8 +91,6 @@ class Objective(nn.Module):
         batch : Batch
             Labels.
         """
-        if self._config.class_weights == "rarity" and self.class_weights is None:
-            raise RuntimeError("class weights come from the labels: call weigh first")
         parts = split_raw(raw.float(), self._schema)
         losses = {task: getattr(self, f"_{task}")(parts, batch) for task in self.tasks}
         weighted = [getattr(self._config, task) * loss for task, loss in losses.items()]
@@ -102,6 +100,8 @@ class Objective(nn.Module):
         return ccc_loss(parts["va"].tanh(), batch.valence_arousal)
 
     def _cce(self, parts: dict[str, Tensor], batch: Batch) -> Tensor:
+        if self._config.class_weights == "rarity" and self.class_weights is None:
+            raise RuntimeError("class weights come from the labels: call weigh first")
         return expression_loss(
             parts["expr"], batch.expression, self._config.smoothing, self.class_weights
         )

@@ -35,7 +35,7 @@ class LocalEngine:
         precision, compiled = options.precision, options.compiled
         extractor = load_extractor(options.extractor, options.device, precision, compiled)
         # Stores made before there was a choice do not say: what is exact is not named.
-        inexact = {"precision": precision} if precision != "fp32" else {}
+        inexact: dict[str, str] = {"precision": precision} if precision != "fp32" else {}
         inexact |= {"compiled": "yes"} if compiled else {}
         self.made = Made(
             schema=extractor.schema,

@@ -312,7 +312,7 @@ def test_emotionet_lists(tmp_path: Path, form: str) -> None:
         (folder / "dataFile_0001.txt").write_text("\n".join(lines) + "\n")
     elif form == "quoted":
         lines = [f"'{ADDRESS.format(i + 1)}', 'http://x.org/y.jpg', {row}"
-                 for i, row in enumerate(["1, 999, 0, 1, 1", "999, 999, 1, 999, 1", "0, 0, 0, 0, 0"])]  # fmt: skip  # noqa: E501
+                 for i, row in enumerate(["1, 1, 0, 1, 1", "999, 999, 1, 999, 1", "0, 0, 0, 0, 0"])]  # fmt: skip  # noqa: E501
         header = "'URL', 'URL orig', 'AU 1', 'AU 10', 'AU 12', 'AU 43', 'AU 51'"
         (folder / "EmotioNet_FACS_aws_2020_24600.csv").write_text("\n".join([header, *lines]))
     else:

@@ -207,7 +207,7 @@ def extract(
         str | None,
         typer.Option(
             help="`scrfd` (weights where insightface keeps them), `scrfd:NAME`, "
-            "`scrfd:FILE.onnx` or `yunet:FILE.onnx`.",
+            "`scrfd:FILE.onnx`, `yunet` or `yunet:FILE.onnx`.",
             show_default="scrfd",
         ),
     ] = None,
@@ -1080,6 +1080,72 @@ def _show_verify(result: Any) -> None:
         )
     state = "is damaged" if result.violations else "keeps its specification"
     _say(f"{escape(result.store)} {state}")
+
+
+@app.command(rich_help_panel="Start here")
+def doctor(
+    folder: Annotated[Path, typer.Option(help="Where stores would be written.")] = Path(),
+    as_json: Json = False,
+) -> None:
+    """Say what works on this machine, and how to mend what does not.
+
+    Exit code 0 when videos can be extracted, 2 when not. Nothing is changed or downloaded.
+
+    Example: `feie doctor --json`
+    """
+    result = _perform("doctor", {"folder": folder}, as_json, _show_doctor)
+    if not result.can_extract:
+        raise typer.Exit(2)
+
+
+def _show_doctor(result: Any) -> None:
+    colours = {"ok": "green", "note": "yellow", "missing": "red"}
+    for finding in result.findings:
+        colour = colours[finding.state]
+        _say(f"[{colour}]{finding.state:>7}[/]  {finding.name}: {escape(finding.found)}")
+        if finding.cure:
+            _say(f"{'':9}→ {escape(finding.cure)}")
+    _say("videos can be extracted" if result.can_extract else "videos cannot be extracted yet")
+
+
+@app.command(rich_help_panel="Start here")
+def models(
+    action: Annotated[str, typer.Argument(help="`list`, or `fetch NAME`.")] = "list",
+    name: Annotated[str | None, typer.Argument(help="A name of the list.")] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Accept terms that forbid commercial use, unasked.")
+    ] = False,
+    mirror: Annotated[
+        str | None,
+        typer.Option(help="Folder on the web to take the file from.", show_default="its makers'"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List weights of others with their terms and what is there of them; fetch one by name.
+
+    Only `fetch` uses the network. Files whose sha256 is known are kept only if they match it.
+
+    Example: `feie models fetch yunet`
+    """
+    if action == "fetch" and name and not yes and not as_json and sys.stdin.isatty():
+        from feie.pipeline.model_catalogue import CATALOGUE
+
+        if name in CATALOGUE and not CATALOGUE[name].commercial:
+            yes = typer.confirm(f"{name}: {CATALOGUE[name].licence}. Is your use allowed by that?")
+    values = {"action": action, "name": name, "yes": yes, "mirror": mirror}
+    result = _perform("models", values, as_json, _show_models, "nothing was kept")
+    if not result.sound:
+        raise typer.Exit(1)
+
+
+def _show_models(result: Any) -> None:
+    said = {True: "as known", False: "[red]not the known file[/]", None: "not pinned"}
+    for entry in result.models:
+        _say(f"[bold]{escape(entry.name)}[/]  ({escape(entry.use)})  {escape(entry.licence)}")
+        for file in entry.files:
+            _say(f"    {escape(file.path)}  sha256 {file.sha256}  {said[file.pinned]}")
+        if not entry.files:
+            _say(f"    not here: {escape(entry.url)} → {escape(entry.folder)}")
 
 
 @app.command(rich_help_panel="Start here")

@@ -1,4 +1,4 @@
-"""Face detectors by name: ``scrfd``, ``scrfd:PACK``, ``scrfd:FILE``, ``yunet:FILE``."""
+"""Face detectors by name: ``scrfd``, ``scrfd:PACK``, ``scrfd:FILE``, ``yunet``, ``yunet:FILE``."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _weights(spec: str | None) -> tuple[str, Path]:
     if kind == "yunet":
         return kind, yunet.find_weights(rest)
     raise UsageError(
-        f"unknown detector {spec!r}; there are scrfd, scrfd:PACK, scrfd:FILE and yunet:FILE"
+        f"unknown detector {spec!r}; there are scrfd, scrfd:PACK, scrfd:FILE, yunet and yunet:FILE"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -166,6 +167,12 @@ def bundled() -> list[str]:
     return sorted(
         Path(item.name).stem for item in folder.iterdir() if item.name.endswith(".safetensors")
     )
+
+
+def bundled_sha256(name: str) -> str:
+    """Hex digest that bundled weights had when feie was packed; ``sha256.json`` beside them."""
+    text = files("feie.features.weights").joinpath("sha256.json").read_text(encoding="utf-8")
+    return str(json.loads(text)[name])
 
 
 def load_extractor(

@@ -59,7 +59,7 @@ def find_weights(spec: str) -> Path:
     raise MissingWeightsError(
         f"no face detector found: put insightface's {pack} detector "
         f"({_usual_file(pack)}) into {root / pack}, or give a file as --detector scrfd:FILE or "
-        f"yunet:FILE ({LICENCE}; YuNet's are not bound so)"
+        f"yunet:FILE ({LICENCE}; YuNet's are not bound so); `feie models` fetches both"
     )
 
 

@@ -14,6 +14,8 @@ from feie.features.errors import MissingWeightsError, UsageError
 from feie.features.faces import DetectOptions, Faces, ScaledDetector
 from feie.features.frames import Image
 
+FETCHED = "~/.cache/feie/models/face_detection_yunet_2023mar.onnx"
+
 _KEPT = 100  # finds looked at before overlapping ones are dropped
 
 
@@ -76,17 +78,17 @@ class YuNet(ScaledDetector):
 
 
 def find_weights(spec: str) -> Path:
-    """Find YuNet's weights file.
+    """Find YuNet's weights file: the one named, else where `feie models fetch yunet` puts it.
 
     Raises
     ------
     MissingWeightsError
         No file is named, or it is not there.
     """
-    path = Path(spec).expanduser()
-    if not spec or not path.is_file():
-        where = f"there is no {path}" if spec else "YuNet needs its weights named"
+    path = Path(spec or FETCHED).expanduser()
+    if not path.is_file():
         raise MissingWeightsError(
-            f"{where}; give OpenCV zoo's face_detection_yunet_2023mar.onnx as --detector yunet:FILE"
+            f"there is no {path}; `feie models fetch yunet` puts it there, or give OpenCV zoo's "
+            "face_detection_yunet_2023mar.onnx as --detector yunet:FILE"
         )
     return path

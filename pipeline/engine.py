@@ -65,7 +65,9 @@ class LocalEngine:
     def detector(self) -> dict[str, Any] | None:
         """What the detector says of itself, once a video has needed one."""
         found = self.stage.detector
-        return found and {"name": found.name, "sha256": found.sha256, **found.options}
+        if found is None:
+            return None
+        return {"name": found.name, "sha256": found.sha256, **found.options}
 
     @property
     def frames(self) -> int:

@@ -208,7 +208,8 @@ def _compare(
     touched : dict of str to int
         Ids of the others whose files have the same bytes but another time, and that time.
     """
-    todo, touched = [], {}
+    todo: list[Source] = []
+    touched: dict[str, int] = {}
     for done, source in enumerate(sources, start=1):
         row = held.row(source.video_id)
         if row is None or not row["fingerprint"] or (row["status"] == FAILED and retry_failed):

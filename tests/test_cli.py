@@ -16,7 +16,8 @@ from feie.cli import app
 
 COMMANDS = (
     "extract", "merge", "info", "verify", "train-head", "evaluate", "predict", "compound",
-    "ablate", "train-mma", "evaluate-mma", "render-faces", "label-units", "demo",
+    "ablate", "train-mma", "evaluate-mma", "render-faces", "label-units", "demo", "doctor",
+    "models",
 )  # fmt: skip
 
 

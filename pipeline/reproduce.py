@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def commands(store: Store) -> list[str]:
     path = Path(store.path)
     target = path.with_name(f"{path.stem}.again{path.suffix}")
     found = []
-    for session in store.provenance["sessions"]:
+    for session in _all(store.provenance["sessions"]):
         if arguments := session.get("arguments"):
             words = ["feie", "extract"]
             for name, value in arguments.items():
@@ -67,6 +68,14 @@ def commands(store: Store) -> list[str]:
             if command not in found:
                 found.append(command)
     return found
+
+
+def _all(sessions: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Give every session, those of the stores that `feie merge` joined included."""
+    for session in sessions:
+        yield session
+        for part in session.get("merged", ()):
+            yield from _all(part["sessions"])
 
 
 def _option(name: str, value: Any) -> list[str]:

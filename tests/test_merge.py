@@ -22,6 +22,7 @@ from feie.features.store.reader import open_store
 from feie.features.store.writer import StoreWriter
 from feie.pipeline import merge
 from feie.pipeline.merge import MergeOptions
+from feie.pipeline.reproduce import commands
 
 
 @pytest.fixture
@@ -58,7 +59,8 @@ def test_shards_become_the_store_of_one_run(tmp_path, write, record, detector_na
     videos = [record(f"v/{i:02d}", frames) for i, frames in enumerate([40, 5000, 0, 7, 90, 3])]
     videos.append(record("v/99", 0, message="broken: no video"))
     whole = write("whole.zarr", *videos, detector=detector_named)
-    one = write("1.zarr", *videos[1::2], detector=detector_named)
+    said = {"versions": {"feie": "test"}, "arguments": {"videos": "/v"}}
+    one = write("1.zarr", *videos[1::2], detector=detector_named, session=said)
     two = write("2.zarr", *videos[0::2])  # no video of this shard needed a detector
     result = run(tmp_path / "out.zarr", one, two)
     assert (result.videos, result.failed, result.left_out) == (7, 1, 0)
@@ -69,6 +71,9 @@ def test_shards_become_the_store_of_one_run(tmp_path, write, record, detector_na
     made = open_store(tmp_path / "out.zarr").provenance
     assert made["detector"] == detector_named
     assert made["sessions"][0]["versions"] == {"feie": "test"}
+    assert commands(open_store(tmp_path / "out.zarr")) == [
+        f"feie extract --videos /v --store {tmp_path / 'out.again.zarr'}"
+    ]
     assert [part["store"] for part in made["sessions"][0]["merged"]] == [str(one), str(two)]
 
 

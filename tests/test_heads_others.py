@@ -1,5 +1,6 @@
 """STAT heads, frame-level valence-arousal, the compound rule; schedules, stride and sweeps."""
 
+import csv
 import json
 import sys
 
@@ -254,6 +255,13 @@ def test_resumed_in_the_middle_it_ends_the_same(study, tmp_path, given):
         train_head.run(options(study, tmp_path, name="cut", **given), stop)
     resumed = train_head.run(TrainHeadOptions(resume=tmp_path / "cut"))
     assert (resumed.epochs, resumed.pearson) == (whole.epochs, whole.pearson)
+    logs = []
+    for name in ("whole", "cut"):
+        with (tmp_path / name / "training.csv").open() as file:
+            logs.append([float(row["lr"]) for row in csv.DictReader(file)])
+    assert logs[0] == logs[1]
+    if given["schedule"] == "cosine":
+        np.testing.assert_allclose(logs[0], 5e-4 * (1 + np.cos(np.pi * np.arange(8) / 8)))
     for one, other in zip(
         *(load_head(tmp_path / name).model.parameters() for name in ("whole", "cut")), strict=True
     ):

@@ -250,9 +250,7 @@ def extract(
     ] = "fp32",
     compiled: Annotated[
         bool,
-        typer.Option(
-            "--compile", help="Compile the extractor: a minute first, then faster on GPUs."
-        ),
+        typer.Option("--compile", help="Compile the extractor first, for minutes; meant for GPUs."),
     ] = False,
     batch_size: Annotated[int, typer.Option(help="Faces a call of the extractor.")] = 64,
     threads: Annotated[

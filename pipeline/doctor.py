@@ -78,7 +78,7 @@ def run(options: DoctorOptions, progress: ProgressCallback = silent) -> DoctorRe
         ("extractor", "install feie anew: its weights are damaged or gone", _extractor),
         ("store", "pip install 'zarr>=3.1'", lambda: _disk(options.folder)),
         ("cluster", "", _cluster),
-        *((name, "", lambda name=name: _extra(name)) for name in _EXTRAS),  # type: ignore[misc]
+        *((name, "", lambda name=name: _extra(name)) for name in _EXTRAS),
     ]
     findings = []
     for done, (name, cure, check) in enumerate(checks, start=1):

@@ -28,6 +28,7 @@ def test_damaged_videos_are_named_or_valid_and_nothing_leaks(tmp_path, untrained
             videos=folder,
             store=tmp_path / "s.zarr",
             extractor=str(untrained),
+            faces="aligned",
             threads=2,
             isolate=False,
         )

@@ -18,11 +18,13 @@ from feie.features.extractors import Extractor
 from feie.features.facestream import FaceChunk, FaceOptions, FaceStream
 from feie.features.sources import Source, fingerprint
 from feie.pipeline.batching import Batcher
+from feie.pipeline.heap import Heap
 from feie.pipeline.open_video import OpenVideo
 from feie.pipeline.pulse import Pulse
 from feie.pipeline.results import Finished
 
 _LOOK_AHEAD = 64  # finished videos that may wait for an earlier one, some 30 KB each
+_TRIM_FRAMES = 2048
 _TICK = 1.0  # seconds after which a waiting caller gets a word
 _PATIENCE = 5.0  # seconds given to the threads to end
 
@@ -279,6 +281,7 @@ class StageOne:
         self, out: queue.Queue[_Item], running: int, ahead: threading.Semaphore, batcher: Batcher
     ) -> Iterator[Finished | None]:
         videos: dict[int, OpenVideo] = {}
+        heap = Heap(_TRIM_FRAMES)
         upcoming = 0
         while running:
             try:
@@ -296,6 +299,7 @@ class StageOne:
                 case _Faces():
                     item.video.chunks.append(item.chunk)
                     self.frames += len(item.chunk.time)
+                    heap.count(len(item.chunk.time))
                 case _End():
                     item.video.ended = item.fps, item.width, item.height
                 case _Failure():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 
@@ -335,17 +336,19 @@ def _extract(batcher: Batcher, item: _Faces) -> None:
 
 @contextmanager
 def _one_thread_a_call(device: str) -> Iterator[None]:
-    """Let torch compute in the calling thread only: there is one of ours a core already.
+    """Let torch and OpenCV compute in the calling thread only: there is one of ours a core.
 
     It also fixes the order of sums, and with it the last bits, whatever the number of cores.
     """
-    before = torch.get_num_threads()
+    before = torch.get_num_threads(), cv2.getNumThreads()
     if device == "cpu":
         torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
 
 
 def _refuse_changed(source: Source) -> None:

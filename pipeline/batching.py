@@ -68,12 +68,17 @@ class Batcher:
         Faces in a batch.
     threads : int
         Threads that bring faces; each says once that it will bring no more.
+    embedding : bool
+        Keep the embeddings too.
     """
 
-    def __init__(self, extractor: Extractor, size: int, threads: int) -> None:
+    def __init__(
+        self, extractor: Extractor, size: int, threads: int, embedding: bool = False
+    ) -> None:
         self._extractor = extractor
         self._size = size
         self._bringing = threads
+        self._embedding = embedding
         self._changed = threading.Condition()
         # A GPU works through one batch after another anyway.
         self._calling = nullcontext() if extractor.concurrent else threading.Lock()
@@ -164,7 +169,9 @@ class Batcher:
         with self._changed:
             for share in shares:
                 rows = slice(at, at + share.count)
-                embedding = None if result.embedding is None else result.embedding[rows]
+                embedding = None
+                if self._embedding and result.embedding is not None:
+                    embedding = result.embedding[rows]
                 share.owner._parts[share.start] = Extraction(result.affect[rows], embedding)
                 share.owner.awaited -= share.count
                 at += share.count

@@ -25,7 +25,7 @@ from feie.pipeline.pulse import Pulse
 from feie.pipeline.results import Finished
 
 _LOOK_AHEAD = 64  # finished videos that may wait for an earlier one, some 30 KB each
-_TRIM_FRAMES = 2048
+_TRIM_FRAMES = 1024
 _TICK = 1.0  # seconds after which a waiting caller gets a word
 _PATIENCE = 5.0  # seconds given to the threads to end
 
@@ -179,7 +179,7 @@ class StageOne:
         out: queue.Queue[_Item] = queue.Queue(maxsize=4 * self._threads)
         stop = threading.Event()
         ahead = threading.Semaphore(_LOOK_AHEAD + self._threads)
-        batcher = Batcher(self._extractor, self._batch_size, self._threads)
+        batcher = Batcher(self._extractor, self._batch_size, self._threads, self._embedding_dim > 0)
         workers = [
             threading.Thread(target=self._work, args=(feed, out, stop, ahead, batcher), daemon=True)
             for _ in range(self._threads)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -91,17 +92,19 @@ def curves(epochs: Sequence[dict[str, float]], best: int) -> Figure:
 
 
 def timeline(values: NDArray[np.float32], inputs: InputConfig) -> Figure:
-    """Columns of a video over its frames, a panel a group."""
+    """Columns of a video over its frames, a panel a group; a column's colour never changes."""
     names = list(inputs.groups)
     figure = Figure(figsize=(9, 1.35 * len(names) + 0.4), layout="constrained")
     for axes, name in zip(figure.subplots(len(names), squeeze=False).ravel(), names, strict=True):
         columns = list(range(*inputs.groups[name]))
         moving = sorted(columns, key=lambda c: -float(np.nanstd(values[:, c])))[:_LINES]
+        colours = colormaps["tab10" if len(columns) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
         for column in sorted(moving):
-            axes.plot(values[:, column], lw=1.1, label=inputs.columns[column])
+            colour = colours[(column - columns[0]) % len(colours)]
+            axes.plot(values[:, column], lw=1.1, color=colour, label=inputs.columns[column])
         axes.set_ylabel(name, fontsize=8)
         axes.margins(x=0)
         _clean(axes)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False)
-    axes.set_xlabel("frame", fontsize=8)
+    axes.set_xlabel("usable frame", fontsize=8)
     return figure

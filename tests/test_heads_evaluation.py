@@ -10,11 +10,13 @@ from feie.features.errors import HeadError, LabelError
 from feie.features.store.reader import open_store
 from feie.features.store.writer import StoreWriter
 from feie.heads.challenges import submission
+from feie.heads.inputs import InputConfig
 from feie.heads.labels import load_labels
 from feie.heads.metrics import bootstrap_pearson, compare, pearson, score
 from feie.pipeline import evaluate, predict, train_head
 from feie.pipeline.evaluate import EvaluateOptions
 from feie.pipeline.predict import PredictOptions
+from feie.pipeline.report_figures import timeline
 from feie.pipeline.train_head import TrainHeadOptions
 
 EMOTIONS = "Adoration,Amusement,Anxiety,Disgust,Empathic-Pain,Fear,Surprise"
@@ -206,3 +208,17 @@ def test_predict_equals_evaluate_and_needs_no_labels(project, tmp_path):
     for video, row in tables[1].items():
         for name in ("Joy", "Fear"):
             assert float(tables[0][video][name]) == pytest.approx(float(row[name]), abs=2e-5)
+
+
+def test_a_column_keeps_its_colour_in_every_timeline():
+    inputs = InputConfig(columns=tuple("abcdefgh"), groups={"au": (0, 8)}, t=9)
+    still, moving = np.zeros((9, 8), np.float32), np.arange(9, dtype=np.float32)
+    drawn = []
+    for first in (0, 2):  # six of eight columns are drawn: a-f, then c-h
+        values = still.copy()
+        values[:, first : first + 6] = moving[:, None]
+        axes = timeline(values, inputs).axes[0]
+        drawn.append({line.get_label(): line.get_color() for line in axes.get_lines()})
+    assert list(drawn[0]) == list("abcdef")
+    assert list(drawn[1]) == list("cdefgh")
+    assert all(drawn[0][name] == drawn[1][name] for name in "cdef")

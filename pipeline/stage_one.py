@@ -25,7 +25,7 @@ from feie.pipeline.pulse import Pulse
 from feie.pipeline.results import Finished
 
 _LOOK_AHEAD = 64  # finished videos that may wait for an earlier one, some 30 KB each
-_TRIM_FRAMES = 1024
+_TRIM_FRAMES = 512
 _TICK = 1.0  # seconds after which a waiting caller gets a word
 _PATIENCE = 5.0  # seconds given to the threads to end
 

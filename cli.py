@@ -499,6 +499,9 @@ def train_head(
         again = "the same command goes on with what is not trained"
         _perform("sweep", sweep_values, as_json, _show_sweep, again)
         return
+    if cards is not None or count != 1:
+        hint = "--jobs" if cards is None else "--gpus"
+        raise typer.BadParameter("it belongs to --sweep; one run has --device", param_hint=hint)
     again = "`feie train-head --resume RUN` goes on with it"
     _perform("train_head", values, as_json, _show_train_head, again)
 
@@ -513,7 +516,8 @@ def _show_sweep(result: Any) -> None:
     figures = {"mean Pearson (val)": "right", "sd": "right", "seeds": "right"}
     table = _table(title, {**dict.fromkeys(names, "left"), **figures})
     for row in result.rows:
-        cells = [escape(str(row.setting[name])) for name in names]
+        values = (row.setting[name] for name in names)
+        cells = [escape(",".join(v) if isinstance(v, list | tuple) else str(v)) for v in values]
         sd = "" if row.sd is None else f"{row.sd:.3f}"
         table.add_row(*cells, _figure(row.mean), sd, str(row.seeds))
     out.print(table)

@@ -138,6 +138,8 @@ def test_verify_finds_a_damaged_store(cli, store, tmp_path):
         (["train-head"], "feie extract"),
         (["train-head", "--preset", "fast"], "--preset"),
         (["train-head", "--subset", ","], "--subset"),
+        (["train-head", "--gpus", "0"], "belongs to --sweep"),
+        (["train-head", "--jobs", "2"], "belongs to --sweep"),
         (["evaluate"], "runs"),
         (["evaluate", "--split", "exam"], "--split"),
         (["verify", "nowhere.zarr"], "nowhere.zarr"),

@@ -229,6 +229,8 @@ class Trainer:
             raise UsageError(
                 f"{len(config.weights)} weights for {self.labels.shape[1]} targets (--weights)"
             )
+        if config.weights and (min(config.weights) < 0 or not any(config.weights)):
+            raise UsageError("no weight of a target may be negative, nor all of them 0 (--weights)")
         # A shift of an MRNN's output changes no correlation.
         level = None if config.loss == "pearson" else torch.from_numpy(self.train.labels.mean(0))
         model.start(int(self.train.frames.lengths.max()), level)

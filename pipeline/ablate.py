@@ -169,12 +169,12 @@ def run(options: AblateOptions, progress: ProgressCallback = silent) -> AblateRe
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
             raise HeadError(
                 f"another feie ablate works in {folder}; wait, or choose --out"
             ) from None
-    with lock:
+    with held:
         _check_plan(folder / PLAN, plan)
         wanted = [options.run_of(row, seed) for row in rows for seed in range(options.seeds)]
         todo = [o for o in wanted if not (o.runs / str(o.name) / HEAD_JSON).exists()]

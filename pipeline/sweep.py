@@ -125,10 +125,10 @@ def run(options: SweepOptions, progress: ProgressCallback = silent) -> SweepResu
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
             raise HeadError(f"another sweep works in {folder}; wait, or choose --name") from None
-    with lock:
+    with held:
         _check_plan(folder / PLAN, plan)
         todo = [o for o in wanted if not (o.runs / str(o.name) / HEAD_JSON).exists()]
         failed = _train(options, todo, len(wanted), progress)
@@ -158,7 +158,8 @@ def read_grid(path: Path) -> list[dict[str, Any]]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} cannot be read as YAML: {error}") from None
+        why = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise UsageError(f"{path} cannot be read as YAML: {why}") from None
     if not isinstance(content, dict) or not content:
         raise UsageError(f"{path} holds no grid: write one option a line, e.g. lr: [0.001, 0.003]")
     axes: dict[str, list[Any]] = {}

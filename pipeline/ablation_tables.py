@@ -91,8 +91,12 @@ def read_published(path: Path | None, rows: tuple[Row, ...]) -> dict[str, float]
                     raise UsageError(
                         f"{path} names a row {line['row']!r}; the rows are {', '.join(names)}"
                     )
-                found[name] = float(line["published"])
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+                found[name] = value = float(line["published"])
+                if not -1 <= value <= 1:
+                    raise UsageError(f"{path} gives {value:g} for {name}: no correlation")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"{path} is no CSV with the columns row,published ({error!r})") from None

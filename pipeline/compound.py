@@ -109,9 +109,14 @@ def _frequencies(path: Path) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             found = {row["class"].strip(): float(row["frequency"]) for row in csv.DictReader(file)}
-        return np.array([found[name] for name in COMPOUNDS])
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        shares = np.array([found[name] for name in COMPOUNDS])
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise UsageError(
             f"{path} is no CSV with the columns class,frequency and a row for each of "
             f"{', '.join(COMPOUNDS)} ({error!r})"
         ) from None
+    if not np.isfinite(shares).all() or (shares < 0).any() or not shares.any():
+        raise UsageError(f"{path} holds no frequencies: they are at least 0, and not all 0")
+    return shares

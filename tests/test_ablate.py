@@ -206,9 +206,10 @@ def test_a_published_column_of_ones_own_and_its_order(material, subsets, tmp_pat
     again = ablate.run(given.model_copy(update={"published": path}))
     assert again.rows[1].published == pytest.approx(result.rows[1].mean)
     assert again.rank_correlation is not None
-    path.write_text("row,published\nnonsense,1\n")
-    with pytest.raises(UsageError, match="names a row 'nonsense'"):
-        ablate.run(given.model_copy(update={"published": path}))
+    for line, said in (("nonsense,1", "names a row 'nonsense'"), ("va,nan", "no correlation")):
+        path.write_text(f"row,published\n{line}\n")
+        with pytest.raises(UsageError, match=said):
+            ablate.run(given.model_copy(update={"published": path}))
 
 
 @pytest.mark.parametrize(

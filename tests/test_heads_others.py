@@ -361,3 +361,7 @@ def test_compound_job(study, tmp_path):
     shares.write_text("class,frequency\nSadly Angry,1")
     with pytest.raises(UsageError, match=r"f\.csv is no CSV with the columns class,frequency"):
         compound.run(CompoundOptions(**given, against=shares))
+    for share in ("nan", "-1", "0"):
+        shares.write_text("class,frequency\n" + "".join(f"{name},{share}\n" for name in COMPOUNDS))
+        with pytest.raises(UsageError, match="holds no frequencies"):
+            compound.run(CompoundOptions(**given, against=shares))

@@ -23,7 +23,6 @@ _LEAST_FREE = 1 << 30  # bytes; a store of 25,000 short videos has about as many
 _EXTRAS = {
     "s3fs": ("stores on S3", "pip install s3fs"),
     "ai-edge-litert": ("feie label-units", "pip install 'feie[teacher]'"),
-    "numba": ("faster training of heads", "pip install 'feie[fast]'"),
 }
 
 _BUNDLED = "mma-lite"
@@ -78,6 +77,7 @@ def run(options: DoctorOptions, progress: ProgressCallback = silent) -> DoctorRe
         ("extractor", "install feie anew: its weights are damaged or gone", _extractor),
         ("store", "pip install 'zarr>=3.1'", lambda: _disk(options.folder)),
         ("cluster", "", _cluster),
+        ("recurrence", "pip install 'feie[fast]'", _recurrence),
         *((name, "", lambda name=name: _extra(name)) for name in _EXTRAS),
     ]
     findings = []
@@ -205,6 +205,17 @@ def _cluster() -> Finding:
     return _package(
         "distributed", "cluster", "--workers and --scheduler", "pip install distributed"
     )
+
+
+def _recurrence() -> Finding:
+    """Which implementation of the GRU trains heads on the CPU."""
+    from feie.heads.recurrence import backend  # imports torch
+
+    if backend() == "fused":
+        return Finding(name="recurrence", state="ok", found="fused (numba)")
+    why = "chosen" if os.environ.get("FEIE_RECURRENCE") else "no numba"
+    cure = "pip install 'feie[fast]', without FEIE_RECURRENCE=plain, trains heads faster"
+    return Finding(name="recurrence", state="note", found=f"plain ({why})", cure=cure)
 
 
 def _extra(name: str) -> Finding:

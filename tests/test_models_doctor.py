@@ -158,3 +158,12 @@ def test_the_doctor_says_what_is_broken(home, tmp_path, monkeypatch):
     found = {f.name: f for f in doctor.run(doctor.DoctorOptions(folder=tmp_path)).findings}
     assert found["detector"].state == "missing"
     assert "damaged" in found["detector"].found
+
+
+def test_the_doctor_says_which_recurrence_runs(monkeypatch):
+    monkeypatch.setenv("FEIE_RECURRENCE", "plain")
+    found = doctor._recurrence()
+    assert (found.state, found.found) == ("note", "plain (chosen)")
+    pytest.importorskip("numba")
+    monkeypatch.delenv("FEIE_RECURRENCE")
+    assert doctor._recurrence().found == "fused (numba)"

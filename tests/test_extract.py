@@ -228,7 +228,7 @@ def test_finished_videos_are_kept_when_weights_are_missing(tmp_path, untrained, 
 
 
 def test_a_detector_that_does_not_load_blames_no_video(tmp_path, untrained, clip, monkeypatch):
-    def broken(_: object, **__: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ImportError("libGL.so.1: cannot open shared object file")
 
     clip(tmp_path / "v" / "wide.mp4", 5, size=(160, 120))

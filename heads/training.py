@@ -21,6 +21,7 @@ from feie.heads.packing import Packing
 from feie.heads.ragged import Ragged
 from feie.heads.routing import RoutedAdam
 from feie.heads.stat import Stat
+from feie.heads.threads import one_thread
 
 PresetName = Literal["default", "paper", "stat"]
 Schedule = Literal["constant", "cosine", "plateau"]
@@ -155,6 +156,7 @@ def _pack(frames: Ragged, videos: NDArray[np.int64]) -> tuple[Tensor, Packing]:
 
 
 @torch.no_grad()
+@one_thread()
 def predict(model: Model, frames: Ragged) -> NDArray[np.float64]:
     """Raw outputs of a model, shape (videos, targets); NaN for videos without frames."""
     out = np.full((len(frames), model.config.targets), np.nan)

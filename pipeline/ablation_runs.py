@@ -17,6 +17,7 @@ import torch
 
 from feie.features.errors import FeieError, HeadError
 from feie.heads.stacked import stack_key, train_stacked
+from feie.heads.threads import one_thread
 from feie.heads.training import Epoch
 from feie.pipeline.train_head import (
     OPTIONS,
@@ -26,7 +27,6 @@ from feie.pipeline.train_head import (
     TrainHeadOptions,
     begin,
     finish,
-    one_thread,
     read_material,
 )
 

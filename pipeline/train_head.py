@@ -7,8 +7,6 @@ import io
 import os
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +34,7 @@ from feie.heads.mrnn import MRNN, MRNNConfig
 from feie.heads.ragged import LongPolicy, MissingPolicy
 from feie.heads.recurrence import backend
 from feie.heads.stat import Stat, StatConfig
+from feie.heads.threads import one_thread
 from feie.heads.training import (
     PRESETS,
     Epoch,
@@ -477,17 +476,6 @@ def _finish(
         baseline=LengthBaseline.fit(train.frames.lengths, train.labels),
         notes={},
     )
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread: the steps are too small to share, a second one only costs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _git_describe() -> str | None:

@@ -144,7 +144,7 @@ class VideoReader(Reader):
     def _to_rgb(self, frame: av.VideoFrame) -> Image:
         width = round(frame.width * self._pixel_aspect)
         rgb = self._reformatter.reformat(frame, width=width, format="rgb24", threads=1)
-        return _as_displayed(rgb.to_ndarray(), frame)
+        return _as_displayed(np.asarray(rgb.to_ndarray(), dtype=np.uint8), frame)
 
     def _timed(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Give decoded frames strictly rising times."""

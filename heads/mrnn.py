@@ -73,7 +73,8 @@ class _MaskedDense(torch.autograd.Function):
         for segment in packing.segments:
             part = grad.narrow(-2, 0, segment[2])
             mm(_flat(hidden, segment).mT, part, out=_blocks(d_weight, segment))
-            back = mm(part, _blocks(weight, segment).mT).unflatten(-1, (-1, weight.shape[-2]))
+            back = mm(part, _blocks(weight, segment).mT)
+            back = back.reshape(*back.shape[:-1], -1, weight.shape[-2])
             _steps(d_hidden, segment).copy_(back.transpose(-3, -2))
         return d_hidden, d_weight, None
 
@@ -81,7 +82,8 @@ class _MaskedDense(torch.autograd.Function):
 def _steps(hidden: Tensor, segment: tuple[int, int, int, int]) -> Tensor:
     """Rows of a segment, shape (steps, videos, width)."""
     a, b, size, row = segment
-    return hidden.narrow(-2, row, size * (b - a)).unflatten(-2, (b - a, size))
+    rows = hidden.narrow(-2, row, size * (b - a))
+    return rows.view(*rows.shape[:-2], b - a, size, rows.shape[-1])
 
 
 def _flat(hidden: Tensor, segment: tuple[int, int, int, int]) -> Tensor:

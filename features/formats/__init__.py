@@ -1,0 +1,1 @@
+"""File formats of others and our own dumps: one module a format."""

@@ -1,0 +1,31 @@
+"""The formats that `feie import` reads; a new one is a module with a `FORMAT` and a line here."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from feie.features.errors import UsageError
+from feie.features.formats.imported import Format
+
+# In the order in which they are asked whether they know a file: the most particular first.
+_MODULES: tuple[str, ...] = ()
+
+
+def formats() -> dict[str, Format]:
+    """Every format by its name."""
+    found = [import_module(f"feie.features.formats.{module}").FORMAT for module in _MODULES]
+    return {known.name: known for known in found}
+
+
+def find_format(name: str) -> Format:
+    """Give the format of a name.
+
+    Raises
+    ------
+    UsageError
+        There is none of that name.
+    """
+    known = formats()
+    if name not in known:
+        raise UsageError(f"unknown format {name!r}; known are {', '.join(known)}")
+    return known[name]

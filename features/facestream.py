@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Self
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from feie.features.align import ALIGNED_SIZE, ARCFACE_TEMPLATE, align_face
+from feie.features.align import ALIGNED_SIZE, ARCFACE_TEMPLATE
+from feie.features.crop import ALIGNED, Crop
 from feie.features.decode import open_reader
 from feie.features.errors import MissingWeightsError, UsageError, VideoError
 from feie.features.faces import Detector, Faces
@@ -33,8 +33,8 @@ class FaceOptions:
     Attributes
     ----------
     faces : {"auto", "detect", "aligned"}
-        ``aligned``: every frame is a face crop already, aligned to the ArcFace template; square
-        frames of another size than 112x112 are resized. ``detect``: search every frame.
+        ``aligned``: every frame is a face crop already; square frames of another size than
+        the extractor's are resized. ``detect``: search every frame.
         ``auto``: ``aligned`` for sources of 112x112 frames, ``detect`` for all others.
     fps : float, optional
         Resample by time to this rate; by default every frame of the source is taken.
@@ -46,6 +46,9 @@ class FaceOptions:
         Frames searched together, see `Search`.
     all_faces : bool
         Keep every face of a searched source, each with its track, not the main one only.
+    crop : Crop
+        What the extractor wants to see of a face. Frames that are face crops already are only
+        brought to its size.
     """
 
     faces: FaceMode = "auto"
@@ -54,6 +57,7 @@ class FaceOptions:
     stride: int = 1
     batch: int = 1
     all_faces: bool = False
+    crop: Crop = ALIGNED
 
     def __post_init__(self) -> None:
         if not 1 <= self.stride <= MOST_STRIDE:
@@ -91,8 +95,8 @@ class FaceChunk:
         without a face.
     landmarks : (k, 5, 2) float32 array
         px of the frame, in ArcFace's order; the template for aligned input; NaN without a face.
-    aligned : (v, 112, 112, 3) uint8 array
-        Crops, RGB, of the v valid frames (or faces) in order.
+    aligned : (v, side, side, 3) uint8 array
+        Crops, RGB, of the v valid frames (or faces) in order, as `FaceOptions.crop` says.
     frame, track : (v,) int64 arrays, or None
         Place of each face's frame in the chunk, and its track in the video; None for the main
         face.
@@ -169,6 +173,7 @@ class FaceStream:
             self._reader.close()
             raise
         self._all_faces = options.all_faces
+        self._crop = options.crop
 
     @property
     def fps(self) -> float:
@@ -190,11 +195,11 @@ class FaceStream:
             if self._all_faces:
                 rows = self._all(reader)
                 while group := list(itertools.islice(rows, self._size)):
-                    yield _track_chunk(group)
+                    yield _track_chunk(group, self._crop.size)
             else:
                 faces = map(self._given, reader) if self._search is None else self._main(reader)
                 while batch := list(itertools.islice(faces, self._size)):
-                    yield _chunk(batch)
+                    yield _chunk(batch, self._crop.size)
 
     def close(self) -> None:
         """Free the source; iterating to the end does so too."""
@@ -212,7 +217,7 @@ class FaceStream:
         for frame, face in self._search.main_face(frames):
             crop = None
             if face is not None and frame.image is not None:
-                crop = align_face(frame.image, face.landmarks[0])
+                crop = self._crop.cut(frame.image, face.bbox[0], face.landmarks[0])
             yield _Face(frame.time, face, crop)
 
     def _all(self, frames: Iterable[Frame]) -> Iterator[tuple[float, list[tuple[int, _Face]]]]:
@@ -226,7 +231,7 @@ class FaceStream:
             faces = []
             for track, face in found:
                 assert frame.image is not None
-                crop = align_face(frame.image, face.landmarks[0])
+                crop = self._crop.cut(frame.image, face.bbox[0], face.landmarks[0])
                 faces.append((track, _Face(frame.time, face, crop)))
             yield frame.time, faces
 
@@ -242,23 +247,12 @@ class FaceStream:
                 f"frames of {self._name} are {width}x{height}, and aligned faces are square; "
                 "use --faces detect",
             )
-        crop = image
-        if width != ALIGNED_SIZE:
-            shrink = width > ALIGNED_SIZE
-            crop = np.asarray(
-                cv2.resize(
-                    image,
-                    (ALIGNED_SIZE, ALIGNED_SIZE),
-                    interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR,
-                ),
-                np.uint8,
-            )
         face = Faces(
             np.array([[0, 0, width, height]], np.float32),
             np.ones(1, np.float32),
             ARCFACE_TEMPLATE[None] * np.float32(width / ALIGNED_SIZE),
         )
-        return _Face(frame.time, face, crop)
+        return _Face(frame.time, face, self._crop.fit(image))
 
 
 @dataclass
@@ -289,7 +283,7 @@ def _detector(given: DetectorSource, name: str) -> Detector:
     return detector
 
 
-def _chunk(batch: list[_Face]) -> FaceChunk:
+def _chunk(batch: list[_Face], size: int) -> FaceChunk:
     k = len(batch)
     chunk = FaceChunk(
         time=np.array([item.time for item in batch], np.float64),
@@ -297,7 +291,7 @@ def _chunk(batch: list[_Face]) -> FaceChunk:
         face_score=np.full(k, np.nan, np.float32),
         bbox=np.full((k, 4), np.nan, np.float32),
         landmarks=np.full((k, 5, 2), np.nan, np.float32),
-        aligned=np.empty((0, ALIGNED_SIZE, ALIGNED_SIZE, 3), np.uint8),
+        aligned=np.empty((0, size, size, 3), np.uint8),
     )
     for row, item in enumerate(batch):
         if item.face is not None:
@@ -310,9 +304,9 @@ def _chunk(batch: list[_Face]) -> FaceChunk:
     return chunk
 
 
-def _track_chunk(group: list[tuple[float, list[tuple[int, _Face]]]]) -> FaceChunk:
+def _track_chunk(group: list[tuple[float, list[tuple[int, _Face]]]], size: int) -> FaceChunk:
     faces = [face for _, found in group for _, face in found]
-    chunk = _chunk(faces)
+    chunk = _chunk(faces, size)
     chunk.time = np.array([time for time, _ in group], np.float64)
     places = [place for place, (_, found) in enumerate(group) for _ in found]
     chunk.frame = np.array(places, np.int64)

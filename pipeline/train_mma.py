@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,9 +23,10 @@ from feie.features.mma.curves import draw_curves
 from feie.features.mma.face_rows import FaceRows, in_order, worker_count
 from feie.features.mma.labelled import Labelled
 from feie.features.mma.network import MMANetwork
-from feie.features.mma.sampling import Batch, Mixture, load_faces, load_source
+from feie.features.mma.sampling import Batch, Mixture, Source, load_faces, load_source
 from feie.features.mma.scores import score_pack
-from feie.features.mma.training import Trainer, config_digest
+from feie.features.mma.soft_targets import blended
+from feie.features.mma.training import Trainer, config_digest, opinion
 from feie.features.mma.weights import save_weights
 from feie.pipeline.data_accounts import newly_unreadable, remarks, summary, unreadable
 from feie.pipeline.progress import Progress, ProgressCallback, silent
@@ -126,18 +128,20 @@ def _stages(
 ) -> TrainMmaResult:
     folders = [options.out / f"stage-{number}" for number in range(1, len(stages) + 1)]
     network: MMANetwork | None = None
+    size = 0
     for number, (config, folder) in enumerate(zip(stages, folders, strict=True), start=1):
         folder.mkdir(parents=True, exist_ok=True)
         trainer = Trainer(config, network, device)
+        initial = None if network is None else _Initial(network, size)
         checkpoint = folder / _CHECKPOINT
         if checkpoint.exists():
             trainer.restore(checkpoint)
-        network = trainer.average
+        network, size = trainer.average, config.phase_at(config.steps - 1).size
         result = TrainMmaResult(weights=_export(folder, trainer), steps=trainer.step)
         if trainer.step < config.steps:
             _refuse_stale(folder, folders[number:])
             progress(_steps(trainer, message=f"stage {number} of {len(stages)}, on {device}"))
-            result = _stage(options, trainer, folder, detector, progress)
+            result = _stage(options, trainer, initial, folder, detector, progress)
     weights = options.out / result.weights.name
     shutil.copyfile(result.weights, weights)
     return result.model_copy(update={"weights": weights})
@@ -157,6 +161,7 @@ def _refuse_stale(folder: Path, later: Sequence[Path]) -> None:
 def _stage(
     options: TrainMmaOptions,
     trainer: Trainer,
+    initial: _Initial | None,
     folder: Path,
     detector: Detector | None,
     progress: ProgressCallback,
@@ -169,6 +174,10 @@ def _stage(
         for said in remarks(sources[name].data):
             message = f"{source.title}: {said}"
             progress(Progress("sources", done, len(config.sources), message=message))
+        if config.losses.distil and initial is not None:
+            message = f"{source.title}: asking the weights that the stage starts from"
+            progress(Progress("sources", done, len(config.sources), message=message))
+            sources[name] = _distilled(sources[name], initial, config)
     validation = {
         name: load_faces(part, roots, detector, options.out)
         for name, part in config.validation.items()
@@ -199,6 +208,30 @@ def _stage(
         unreadable={name: unreadable(source) for name, source in sources.items()},
         validation=scores,
     )
+
+
+class _Initial(NamedTuple):
+    """What a stage starts from: averaged weights, and the image size they ended at."""
+
+    network: MMANetwork
+    size: int
+
+
+def _distilled(source: Source, initial: _Initial, config: MmaConfig) -> Source:
+    """Blend the targets of a source with the opinion of the weights that the stage starts from.
+
+    Only labelled images have targets. An image that cannot be read keeps its label: it will be
+    replaced when it is drawn.
+    """
+    targets = source.targets.copy()
+    labelled = np.flatnonzero(source.data.expression >= 0)
+    for rows in np.array_split(labelled, range(_CHUNK, len(labelled), _CHUNK)):
+        faces, readable = source.faces.read(rows)
+        if readable.any():
+            seen = opinion(initial.network, faces[readable], initial.size, config.precision)
+            rows = rows[readable]
+            targets[rows] = blended(targets[rows], seen, config.losses.distil)
+    return source.aiming(targets)
 
 
 def _steps(trainer: Trainer, info: dict[str, float] | None = None, message: str = "") -> Progress:

@@ -19,6 +19,7 @@ from feie.features.mma.losses import (
 from feie.features.mma.objective import Objective
 from feie.features.mma.relations import relation_matrix
 from feie.features.mma.sampling import Batch
+from feie.features.mma.soft_targets import one_hot
 from feie.features.schema import ACTION_UNITS, AFFECT, EXPRESSIONS, VA_EXPR8, Schema
 
 RELATIONS = torch.from_numpy(relation_matrix()).double()
@@ -33,6 +34,11 @@ def _labels(seed: int, n: int) -> tuple[torch.Tensor, ...]:
     units[rng.random((n, 17)) < 0.4] = np.nan
     raw = rng.normal(size=(n, 26))
     return tuple(torch.from_numpy(x) for x in (raw, va, expression, units))
+
+
+def _sharp(expression: torch.Tensor, classes: int = 7) -> torch.Tensor:
+    """Distributions from labels, NaN where unknown."""
+    return torch.from_numpy(one_hot(expression.numpy(), classes)).double()
 
 
 def _ccc(p: np.ndarray, t: np.ndarray) -> float:
@@ -59,13 +65,25 @@ def test_losses_equal_references_on_ragged_labels(seed: int, n: int) -> None:
 
     softmax = np.exp(r[:, 2:9]) / np.exp(r[:, 2:9]).sum(axis=1, keepdims=True)
     terms = [-np.log(softmax[i, e[i]]) for i in range(n) if e[i] >= 0]
-    got = float(expression_loss(raw[:, 2:9], expression))
+    got = float(expression_loss(raw[:, 2:9], _sharp(expression)))
     assert got == pytest.approx(np.mean(terms) if terms else 0.0, abs=1e-9)
 
     # [S]: each sample's part times its class's weight, averaged over the labelled samples.
     weights = np.random.default_rng(seed).uniform(0.5, 30, 7)
     terms = [-weights[e[i]] * np.log(softmax[i, e[i]]) for i in range(n) if e[i] >= 0]
-    got = float(expression_loss(raw[:, 2:9], expression, class_weights=torch.from_numpy(weights)))
+    class_weights = torch.from_numpy(weights)
+    got = float(expression_loss(raw[:, 2:9], _sharp(expression), class_weights=class_weights))
+    assert got == pytest.approx(np.mean(terms) if terms else 0.0, rel=1e-9, abs=1e-9)
+
+    # Soft targets: -sum_k w_k ((1 - s) q_k + s / 7) log p_k.
+    soft = np.random.default_rng(seed + 1).dirichlet(np.ones(7), n)
+    terms = [
+        -sum(weights[k] * (0.9 * soft[i, k] + 0.1 / 7) * np.log(softmax[i, k]) for k in range(7))
+        for i in range(n)
+        if e[i] >= 0
+    ]
+    soft[e < 0] = np.nan
+    got = float(expression_loss(raw[:, 2:9], torch.from_numpy(soft), 0.1, class_weights))
     assert got == pytest.approx(np.mean(terms) if terms else 0.0, rel=1e-9, abs=1e-9)
 
     q = 1 / (1 + np.exp(-r[:, 9:]))
@@ -127,7 +145,7 @@ def test_unlabelled_batches_cost_exactly_nothing(n: int) -> None:
     raw = torch.randn(n, 26, dtype=torch.float64, requires_grad=True)
     losses = [
         ccc_loss(raw[:, :2].tanh(), torch.full((n, 2), torch.nan, dtype=torch.float64)),
-        expression_loss(raw[:, 2:9], torch.full((n,), -1)),
+        expression_loss(raw[:, 2:9], torch.full((n, 7), torch.nan, dtype=torch.float64)),
         action_unit_loss(raw[:, 9:], torch.full((n, 17), torch.nan, dtype=torch.float64)),
     ]
     total = torch.stack(losses).sum()
@@ -142,12 +160,13 @@ def test_gradients_are_right() -> None:
     va[0], expression[0], units[0, 0] = torch.tensor([0.2, -0.4]), 2, 0.7
     va[1], va[2] = torch.tensor([0.6, 0.1]), torch.tensor([-0.5, 0.9])
     raw = raw.requires_grad_()
+    weights = torch.arange(1.0, 8.0).double()
 
     def total(x: torch.Tensor) -> torch.Tensor:
         return (
             ccc_loss(x[:, :2].tanh(), va)
-            + expression_loss(x[:, 2:9], expression, smoothing=0.1)
-            + expression_loss(x[:, 2:9], expression, class_weights=torch.arange(1.0, 8.0).double())
+            + expression_loss(x[:, 2:9], _sharp(expression), smoothing=0.1)
+            + expression_loss(x[:, 2:9], _sharp(expression), class_weights=weights)
             + action_unit_loss(x[:, 9:], units)
             + action_unit_loss(x[:, 9:], units, positive=3.0)
             + matching_loss(x[:, 2:9].softmax(dim=1), x[:, 9:], RELATIONS)
@@ -162,10 +181,10 @@ def test_the_objective_masks_each_task_for_itself() -> None:
     raw, va, expression, units = _labels(5, 16)
     labels = {
         "ccc": va.float(),
-        "cce": expression,
+        "cce": _sharp(expression).float(),
         "bce": units.float(),
     }
-    nothing = {"ccc": torch.full((16, 2), torch.nan), "cce": torch.full((16,), -1)}
+    nothing = {"ccc": torch.full((16, 2), torch.nan), "cce": torch.full((16, 7), torch.nan)}
     nothing["bce"] = torch.full((16, 17), torch.nan)
     spans = {"ccc": slice(0, 2), "cce": slice(2, 9), "bce": slice(9, 26)}
     config = LossConfig(cce=0.5, dm=0.0, positive=2.0)
@@ -184,19 +203,20 @@ def test_the_objective_masks_each_task_for_itself() -> None:
         for task, span in spans.items():
             assert bool((x.grad[:, span] == 0).all()) == (task != present), (task, present)
     # Weights and forms come from the configuration, and what the labels say from outside.
-    batch = Batch(torch.empty(0), expression, va.float(), units)
+    sharp = _sharp(expression)
+    batch = Batch(torch.empty(0), sharp, va.float(), units)
     full = Objective(LossConfig(positive=3.0, class_weights="rarity", smoothing=0.1), AFFECT)
     with pytest.raises(RuntimeError, match="class weights"):
         full(raw, batch)
     full.class_weights = torch.arange(1.0, 8.0)
     got = full(raw, batch)
     part = raw.float()
-    want = expression_loss(part[:, 2:9], expression, 0.1, full.class_weights)
-    assert got["cce"] == want != expression_loss(part[:, 2:9], expression, 0.1)
+    want = expression_loss(part[:, 2:9], sharp, 0.1, full.class_weights)
+    assert got["cce"] == want != expression_loss(part[:, 2:9], sharp, 0.1)
     assert got["bce"] == action_unit_loss(part[:, 9:], units, 3.0)
     smaller = Objective(LossConfig(), VA_EXPR8)
     assert smaller.tasks == ["ccc", "cce"]
-    got = smaller(raw[:, :10], Batch(torch.empty(0), expression, va.float(), units))
+    got = smaller(raw[:, :10], Batch(torch.empty(0), _sharp(expression, 8), va.float(), units))
     assert list(got) == ["loss", "ccc", "cce"]
     assert got["loss"] == got["ccc"] + got["cce"]
     # Without expressions there is nothing to weigh.

@@ -28,11 +28,11 @@ from feie.features.mma.labelled import held_out
 from feie.features.mma.metrics import concordance
 from feie.features.mma.network import MMANetwork, NetworkConfig
 from feie.features.mma.packs import Pack, read_pack, read_units
-from feie.features.mma.sampling import weak_valence_arousal
 from feie.features.mma.scores import score_pack
+from feie.features.mma.soft_targets import blended, graded, one_hot, weak_valence_arousal
 from feie.features.mma.teacher import Guess, Teacher, guessed_units
 from feie.features.mma.weights import save_weights
-from feie.features.schema import ACTION_UNITS, EXPRESSIONS
+from feie.features.schema import ACTION_UNITS, AFFECT, EXPRESSIONS, VA_EXPR8
 from feie.pipeline.evaluate_mma import EvaluateMmaOptions, run
 from feie.pipeline.progress import Progress
 
@@ -335,9 +335,34 @@ def test_held_out_fifth_is_fixed_by_names() -> None:
 
 
 def test_weak_valence_follows_the_circumplex() -> None:
-    values = weak_valence_arousal(np.array([4, 5, -1]))
+    sharp = one_hot(np.array([4, 5, -1]), 7)
+    values = weak_valence_arousal(sharp, AFFECT)
     assert values[0, 0] > 0.5 > -0.5 > values[1, 0]
     assert np.isnan(values[2]).all()
+    # Between two expressions lies the mean of their places; contempt has none.
+    soft = np.array([[0.25, 0, 0, 0, 0.75, 0, 0]], dtype=np.float32)
+    np.testing.assert_allclose(weak_valence_arousal(soft, AFFECT)[0], 0.75 * values[0], atol=1e-6)
+    eight = np.pad(np.concatenate([soft, soft]), ((0, 0), (0, 1)))
+    eight[1, -1] = 0.01
+    np.testing.assert_array_equal(
+        np.isnan(weak_valence_arousal(eight, VA_EXPR8)), [[False] * 2, [True] * 2]
+    )
+
+
+def test_a_faint_smile_is_partly_neutral() -> None:
+    """By hand: with share 0.4 and AU12 = 0.25, happiness gives 0.3 of itself to neutral."""
+    sharp = one_hot(np.array([4, 4, 4, 5, -1]), 7)
+    units = np.zeros((5, 17), np.float32)
+    units[:, ACTION_UNITS.index("AU12")] = [0.25, 1, np.nan, 0, 0]
+    soft = graded(sharp, units, 0.4, AFFECT)
+    np.testing.assert_allclose(soft[0], [0.3, 0, 0, 0, 0.7, 0, 0], atol=1e-6)
+    np.testing.assert_array_equal(soft[1:], sharp[1:])
+    np.testing.assert_array_equal(graded(sharp, units, 0.0, AFFECT), sharp)
+    opinion = np.full((5, 7), 1 / 7, np.float32)
+    mixed = blended(soft, opinion, 0.5)
+    np.testing.assert_allclose(mixed[:4].sum(axis=1), 1, atol=1e-6)
+    assert mixed[0, 4] == pytest.approx(0.35 + 1 / 14, abs=1e-6)
+    assert np.isnan(mixed[4]).all()
 
 
 def test_augmentation_repeats_and_can_do_nothing() -> None:
@@ -386,11 +411,20 @@ def test_the_teacher_speaks_only_of_what_it_sees() -> None:
     units = guessed_units(Guess(score=3.0, blendshapes=blendshapes, gap=0.06))
     named = dict(zip(ACTION_UNITS, units.tolist(), strict=True))
     assert {name for name, value in named.items() if not np.isnan(value)} == {
-        "AU01", "AU02", "AU12", "AU25", "AU26",
+        "AU01", "AU02", "AU06", "AU12", "AU25", "AU26",
     }  # fmt: skip
     assert named["AU12"] == pytest.approx(0.5)
     assert named["AU25"] == pytest.approx(0.5)
     assert named["AU01"] == named["AU26"] == 0
+    # A faint smile lifts no cheeks, a strong one does; a squint without a smile may be either.
+    cheeks = ACTION_UNITS.index("AU06")
+    blendshapes[[19, 20]] = 0.8
+    for smile, want in ((0.1, np.nan), (0.3, np.nan), (0.6, 0.5), (0.9, 1.0), (1.0, 1.0)):
+        blendshapes[[44, 45]] = smile
+        got = guessed_units(Guess(3.0, blendshapes, 0.06))[cheeks]
+        np.testing.assert_allclose(got, want, atol=1e-6)
+    blendshapes[[19, 20, 44, 45]] = 0.2
+    assert guessed_units(Guess(3.0, blendshapes, 0.06))[cheeks] == 0
     assert np.isnan(guessed_units(Guess(-1.0, blendshapes, 0.06))).all()
     with pytest.raises(MissingWeightsError, match=r"no face_landmarker\.task at"):
         Teacher(Path("nowhere.task"))

@@ -23,13 +23,15 @@ from feie.features.errors import DataError, MissingWeightsError, UsageError
 from feie.features.extractors import bundled, load_extractor
 from feie.features.mma.config import MmaConfig, read_config
 from feie.features.mma.data_config import PackSource
+from feie.features.mma.growth import grown
 from feie.features.mma.network import MMA_BASE, MMA_LITE, MMANetwork, NetworkConfig
 from feie.features.mma.packs import read_pack, read_units
 from feie.features.mma.sampling import Batch, load_source
-from feie.features.mma.training import Trainer
-from feie.features.mma.weights import save_weights
+from feie.features.mma.soft_targets import blended, one_hot
+from feie.features.mma.training import Trainer, opinion
+from feie.features.mma.weights import load_weights, save_weights
 from feie.features.schema import AFFECT
-from feie.pipeline.train_mma import TrainMmaOptions, run
+from feie.pipeline.train_mma import TrainMmaOptions, _distilled, _Initial, run
 
 TINY = {"stem": [8, 8], "widths": [8, 16], "depths": [1, 1], "embedding": 8, "dropout": 0.3}
 
@@ -144,6 +146,68 @@ def test_stages_follow_each_other(packs: Path, tmp_path: Path) -> None:
         run(options)
 
 
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+def test_a_network_grows_without_changing_what_it_computes(block: str) -> None:
+    torch.manual_seed(3)
+    small = MMANetwork(NetworkConfig.model_validate(TINY | {"block": block})).eval()
+    for name, value in small.state_dict().items():
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 2)
+    deeper = small.config.model_copy(update={"depths": (2, 3)})
+    large = grown(small, deeper).eval()
+    x = torch.randn(4, 3, 48, 48)
+    for before, after in zip(small(x), large(x), strict=True):
+        torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
+    assert sum(p.numel() for p in large.parameters()) > sum(p.numel() for p in small.parameters())
+    # What was added can learn: its last scale, which is zero, has a gradient.
+    large(x)[1].square().sum().backward()
+    scales = [block.branch[-1][1].weight for block in large.trunk[4:] if hasattr(block, "branch")]
+    added = [scale for scale in scales if not scale.any()]
+    assert len(added) == 3
+    assert all(scale.grad is not None and scale.grad.any() for scale in added)
+    for wrong in ({"depths": (1, 0)}, {"depths": (1, 2), "widths": (8, 24)}, {"embedding": 9}):
+        with pytest.raises(DataError, match="only the depths may grow"):
+            grown(small, small.config.model_copy(update=wrong))
+
+
+def test_a_stage_learns_from_what_it_starts_from(packs: Path, tmp_path: Path) -> None:
+    """Self-distillation: targets are blended with the mean over faces and mirror images."""
+    stages = [
+        {"phases": [{"steps": 2, "size": 40, "batch": 9}]},
+        {"phases": [{"steps": 2, "size": 32, "batch": 9}], "network": TINY | {"depths": [1, 2]}},
+    ]
+    plain = run(_options(packs, tmp_path / "plain", stages=stages))
+    stages[1]["losses"] = {"distil": 0.4}
+    options = _options(packs, tmp_path / "distilled", stages=stages)
+    whole = run(options)
+    assert whole.weights.read_bytes() != plain.weights.read_bytes()
+    assert load_extractor(str(whole.weights)).name == "tiny"
+
+    first = load_weights(tmp_path / "distilled" / "stage-1" / "tiny.safetensors")
+    source = load_source(
+        PackSource(pack="faces.h5", proportion=1, valence_arousal="expression"),
+        (packs,), None, tmp_path,
+    )  # fmt: skip
+    distilled = _distilled(source, _Initial(first.network, 40), read_config(options.config)[1])
+    faces, _ = source.faces.read(np.arange(20))
+    seen = opinion(first.network, faces, 40, "fp32", batch=7)
+    images = torch.from_numpy(faces.astype(np.float32)).permute(0, 3, 1, 2) / 127.5 - 1
+    images = F.interpolate(images, size=(40, 40), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        want = sum(first.network(x)[1][:, 2:9].softmax(1) for x in (images, images.flip(-1))) / 2
+    np.testing.assert_allclose(seen, want, atol=1e-5)
+    np.testing.assert_allclose(
+        distilled.targets, 0.6 * one_hot(source.data.expression, 7) + 0.4 * seen, atol=1e-6
+    )
+    np.testing.assert_array_equal(distilled.targets, blended(source.targets, seen, 0.4))
+    # Weak valence follows the targets; what the draws depend on stays.
+    assert not np.array_equal(distilled.data.valence_arousal, source.data.valence_arousal)
+    np.testing.assert_array_equal(distilled.data.expression, source.data.expression)
+    first_only = _options(packs, tmp_path / "first", losses={"distil": 0.4})
+    with pytest.raises(UsageError, match="a first stage starts at random"):
+        run(first_only)
+
+
 def test_a_teacher_fills_in_what_is_not_annotated(packs: Path, tmp_path: Path) -> None:
     guesses = np.full((2, 17), np.nan)
     guesses[0, 9] = 0.25
@@ -252,7 +316,7 @@ def _batch(n: int, size: int) -> Batch:
     rng = np.random.default_rng(n)
     return Batch(
         torch.from_numpy(rng.uniform(-1, 1, (n, 3, size, size)).astype(np.float32)),
-        torch.from_numpy(rng.integers(-1, 7, n)),
+        torch.from_numpy(one_hot(rng.integers(-1, 7, n), 7)),
         torch.from_numpy(rng.uniform(-1, 1, (n, 2)).astype(np.float32)),
         torch.from_numpy(rng.random((n, 17)).astype(np.float32)),
     )
@@ -337,7 +401,7 @@ def test_an_unlabelled_batch_trains_by_matching_alone() -> None:
     trainer = Trainer(MmaConfig.model_validate(_config()))
     batch = Batch(
         torch.randn(6, 3, 32, 32),
-        torch.full((6,), -1),
+        torch.full((6, 7), torch.nan),
         torch.full((6, 2), torch.nan),
         torch.full((6, 17), torch.nan),
     )

@@ -48,6 +48,9 @@ class LossConfig(Strict):
         Weights of L_CCC, L_CCE, L_BCE and L_DM; the paper has 1 for each.
     smoothing : float
         Label smoothing of L_CCE.
+    distil : float
+        Share of L_CCE's target that is the opinion of the weights that the stage starts from on
+        the face as it is and mirrored: self-distillation. Not for a first stage.
     class_weights : {"equal", "rarity"}
         Whether L_CCE weighs an expression by how much rarer it is than the most frequent one,
         see `rarity_weights`: the recipe of [S].
@@ -65,6 +68,7 @@ class LossConfig(Strict):
     bce: float = Field(default=1.0, ge=0)
     dm: float = Field(default=1.0, ge=0)
     smoothing: float = Field(default=0.0, ge=0, lt=1)
+    distil: float = Field(default=0.0, ge=0, lt=1)
     class_weights: Literal["equal", "rarity"] = "equal"
     positive: float = Field(default=1.0, gt=0)
     matching: Literal["nll", "bce"] = "nll"
@@ -151,6 +155,12 @@ class MmaConfig(Strict):
         return value
 
     @model_validator(mode="after")
+    def _opinions_are_of_expressions(self) -> MmaConfig:
+        if self.losses.distil and "expr" not in self.network.outputs.groups:
+            raise ValueError("losses.distil: the network has no expressions")
+        return self
+
+    @model_validator(mode="after")
     def _every_source_is_drawn(self) -> MmaConfig:
         for phase in self.phases:
             for name, count in zip(self.sources, self.counts(phase.batch), strict=True):
@@ -217,13 +227,19 @@ def read_config(path: Path) -> tuple[MmaConfig, ...]:
             raise UsageError(f"{path}: stages: each must be a mapping, and there must be one")
         stages = [rest | stage for stage in listed]
     try:
-        return tuple(MmaConfig.model_validate(stage) for stage in stages)
+        configs = tuple(MmaConfig.model_validate(stage) for stage in stages)
     except ValidationError as error:
         places = "; ".join(
             f"{'.'.join(map(str, item['loc'])) or 'top level'}: {item['msg']}"
             for item in error.errors()
         )
         raise UsageError(f"{path}: {places}") from error
+    if configs[0].losses.distil:
+        raise UsageError(
+            f"{path}: losses.distil: a first stage starts at random and has no opinion to distil; "
+            "set it in a later stage"
+        )
+    return configs
 
 
 def find_config(path: Path) -> Path:

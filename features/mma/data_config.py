@@ -173,11 +173,15 @@ class LearnConfig(Strict):
     pseudo_units : str, optional
         Path of an HDF5 file with ``name`` (n,) and ``au`` (n, 17), a teacher's guesses, joined
         to the images by name; they fill in what the data set itself does not annotate.
+    graded : float
+        Share of the label *happiness* that a face without a smile (AU12) gives to *neutral*, see
+        `feie.features.mma.soft_targets.graded`.
     """
 
     proportion: float = Field(gt=0)
     balance: float = Field(default=0.0, ge=0, le=1)
     pseudo_units: str | None = None
+    graded: float = Field(default=0.0, ge=0, lt=0.5)
 
 
 class PackSource(PackConfig, LearnConfig):

@@ -56,8 +56,8 @@ def expression_loss(
     ----------
     logits : Tensor (b, k)
         Expression outputs before the softmax.
-    target : Tensor (b,) int64
-        Index of the expression; -1 where unknown.
+    target : Tensor (b, k)
+        Distribution over the expressions, sharp or soft; a row of NaN where unknown.
     smoothing : float
         Share of the target's mass spread evenly over the classes.
     class_weights : Tensor (k,), optional
@@ -65,15 +65,15 @@ def expression_loss(
         and not over their weights, so that weights raise the loss. See
         `feie.features.mma.objective.rarity_weights`.
     """
+    known = ~torch.isnan(target).any(dim=1)
     losses = F.cross_entropy(
         logits,
-        target,
+        torch.where(known[:, None], target, 0.0).to(logits.dtype),
         weight=class_weights,
-        ignore_index=-1,
         label_smoothing=smoothing,
         reduction="none",
     )
-    return losses.sum() / (target >= 0).sum().clamp(min=1)
+    return torch.where(known, losses, 0.0).sum() / known.sum().clamp(min=1)
 
 
 def action_unit_loss(logits: Tensor, target: Tensor, positive: float = 1.0) -> Tensor:

@@ -29,26 +29,19 @@ from feie.features.mma.labelled import Labelled, held_out, persons
 from feie.features.mma.packs import read_pack, read_units
 from feie.features.mma.readers import read_listing
 from feie.features.mma.readers.listing import unknown
+from feie.features.mma.soft_targets import graded, one_hot, weak_valence_arousal
 from feie.features.mma.targets import relabel
-from feie.features.schema import AFFECT, EXPRESSIONS, Schema
-
-WEAK_VALENCE_AROUSAL: dict[str, tuple[float, float]] = {
-    "neutral": (0.0, 0.0),
-    "anger": (-0.55, 0.6),
-    "disgust": (-0.65, 0.35),
-    "fear": (-0.55, 0.75),
-    "happiness": (0.8, 0.35),
-    "sadness": (-0.7, -0.35),
-    "surprise": (0.2, 0.75),
-}
-"""Weak labels (ours): where the circumplex of affect puts a full expression. A network that is
-unsure between expressions learns the mean of their places, weighted by their probabilities."""
+from feie.features.schema import AFFECT, Schema
 
 _REDRAWS = 50
 
 
 class Batch(NamedTuple):
-    """Augmented faces (b, 3, s, s) in [-1, 1] and their labels, see `Labelled` for shapes."""
+    """Augmented faces (b, 3, s, s) in [-1, 1] and what they are to be called.
+
+    Expressions are distributions (b, k) with rows of NaN where unknown; for the others see
+    `Labelled`.
+    """
 
     faces: Tensor
     expression: Tensor
@@ -68,11 +61,24 @@ class Source:
         Where the faces come from.
     cumulative : ndarray (n,)
         Sums of the probabilities of being drawn.
+    targets : ndarray (n, k) float32
+        Distributions over the network's expressions that L_CCE aims at; NaN where unknown.
+    weak : Schema or None
+        With the network's expressions, valence and arousal follow from the targets.
     """
 
     data: Labelled
     faces: FaceRows
     cumulative: NDArray[np.float64]
+    targets: NDArray[np.float32]
+    weak: Schema | None = None
+
+    def aiming(self, targets: NDArray[np.float32]) -> Source:
+        """Give this source with other targets, and what follows from them."""
+        data = self.data
+        if self.weak is not None:
+            data = replace(data, valence_arousal=weak_valence_arousal(targets, self.weak))
+        return replace(self, data=data, targets=targets)
 
     def at(self, draws: NDArray[np.float64]) -> NDArray[np.int64]:
         """Give the rows that numbers in [0, 1) draw."""
@@ -133,15 +139,6 @@ def load_faces(
     return pack, MemoryFaces(*cached_pack_faces(pack, detector, cache))
 
 
-def weak_valence_arousal(expression: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Give weak valence and arousal (n, 2) from expressions; NaN where these are unknown."""
-    table = np.array([WEAK_VALENCE_AROUSAL[name] for name in EXPRESSIONS], dtype=np.float32)
-    values = np.full((len(expression), 2), np.nan, dtype=np.float32)
-    known = expression >= 0
-    values[known] = table[expression[known]]
-    return values
-
-
 def load_source(
     config: SourceConfig,
     roots: tuple[Path, ...],
@@ -157,9 +154,7 @@ def load_source(
         As there, or pseudo-labels that cannot be read or are of other images.
     """
     data, faces = load_faces(config, roots, detector, cache)
-    if config.valence_arousal == "expression":
-        data = replace(data, valence_arousal=weak_valence_arousal(data.expression))
-    elif config.valence_arousal == "none":
+    if config.valence_arousal == "none":
         data = replace(data, valence_arousal=unknown(len(data), 2))
     data = relabel(data, schema)
     counts = np.bincount(data.expression + 1).astype(np.float64)
@@ -174,7 +169,11 @@ def load_source(
         nothing = np.full(data.units.shape[1], np.nan, dtype=np.float32)
         guessed = np.stack([guesses.get(name, nothing) for name in map(str, data.names)])
         data = replace(data, units=np.where(np.isnan(data.units), guessed, data.units))
-    return Source(data, faces, cumulative / cumulative[-1])
+    classes = len(schema.group("expr")) if "expr" in schema.groups else 0
+    weak = schema if config.valence_arousal == "expression" else None
+    targets = one_hot(data.expression, classes)
+    source = Source(data, faces, cumulative / cumulative[-1], targets, weak)
+    return source.aiming(graded(targets, data.units, config.graded, schema))
 
 
 class Mixture:
@@ -211,7 +210,7 @@ class Mixture:
             draws = (np.arange(count) + rng.random(count)) / count
             rows, read = _readable(source, source.at(draws), (config.seed, step, number))
             faces[start : start + count] = read
-            expression.append(source.data.expression[rows].astype(np.int64))
+            expression.append(source.targets[rows])
             valence_arousal.append(source.data.valence_arousal[rows].astype(np.float32))
             units.append(source.data.units[rows].astype(np.float32))
             start += count

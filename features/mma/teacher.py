@@ -3,7 +3,8 @@
 Its outputs are guesses, good enough to carry what renders teach over to photographs, and never
 more than pseudo-labels. Only blendshapes that were seen to follow expressions in photographs are
 used: its cheek squint and nose sneer stay near zero whatever the face does, and its frown, press
-and brow-lowering follow light and beards more than expressions.
+and brow-lowering follow light and beards more than expressions. AU06 and AU25 follow by rules of
+ours from the smile and the gap between the lips.
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ right; jaw open), whose mean is divided by the value that counts as full activat
 GAP_CLOSED, GAP_OPEN = 0.02, 0.10
 """AU25 comes from geometry: the distance of the inner lips over the height of the face rises
 from closed to open between these."""
+
+_SMILE, _SQUINT = (44, 45), (19, 20)
+CHEEKS_REST, CHEEKS_RAISED, SQUINT = 0.3, 0.9, 0.5
+"""AU06 comes from the smile, which lifts the cheeks as it grows: none at the first value of the
+smile blendshape, full at the second. Eyes that squint (above the third) without a smile may do so
+by AU06 or AU07: unknown."""
 
 _INNER_LIPS = (13, 14)
 _FACE_HEIGHT = (10, 152)
@@ -148,6 +155,10 @@ def guessed_units(guess: Guess) -> NDArray[np.float32]:
         return units
     for name, (places, full) in TABLE.items():
         units[ACTION_UNITS.index(name)] = min(guess.blendshapes[list(places)].mean() / full, 1.0)
+    smile, squint = (guess.blendshapes[list(places)].mean() for places in (_SMILE, _SQUINT))
+    cheeks = min(max((smile - CHEEKS_REST) / (CHEEKS_RAISED - CHEEKS_REST), 0.0), 1.0)
+    if cheeks or squint <= SQUINT:
+        units[ACTION_UNITS.index("AU06")] = cheeks
     opening = (guess.gap - GAP_CLOSED) / (GAP_OPEN - GAP_CLOSED)
     units[ACTION_UNITS.index("AU25")] = min(max(opening, 0.0), 1.0)
     return units

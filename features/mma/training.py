@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from feie.features.devices import autocast
+from feie.features.devices import Precision, autocast
 from feie.features.errors import DataError
 from feie.features.mma.augment import resample
 from feie.features.mma.checkpoint import below, network_digest, read_checkpoint, write_checkpoint
 from feie.features.mma.config import MmaConfig
+from feie.features.mma.growth import grown
 from feie.features.mma.network import MMANetwork, affect_from_raw, channels_last
 from feie.features.mma.objective import Objective
 from feie.features.mma.sampling import Batch
@@ -55,9 +56,7 @@ class Trainer:
         self.network = channels_last(MMANetwork(config.network)).to(device)
         self._initial = ""
         if initial is not None:
-            if initial.config != config.network:
-                raise DataError("the stages of a configuration need one and the same network")
-            self.network.load_state_dict(initial.state_dict())
+            self.network.load_state_dict(grown(initial, config.network).state_dict())
             self._initial = network_digest(initial)
         self.average = channels_last(MMANetwork(config.network)).to(device)
         self.average.load_state_dict(self.network.state_dict())
@@ -127,15 +126,13 @@ class Trainer:
 
     def predict(self, faces: NDArray[np.uint8], size: int, batch: int = 128) -> NDArray[np.float32]:
         """Affect vectors (n, columns) of faces (n, 112, 112, c) at a size, by the average."""
-        parts = []
         with torch.inference_mode(), autocast(self.config.precision, self.device):
-            for start in range(0, len(faces), batch):
-                part = torch.from_numpy(faces[start : start + batch]).to(self.device)
-                part = part.expand(-1, -1, -1, 3)
-                x = resample(part, size).contiguous(memory_format=torch.channels_last)
-                raw = self.average(x)[1].float()
-                parts.append(affect_from_raw(raw, self.config.network.outputs).cpu().numpy())
-        return np.concatenate(parts)
+            return np.concatenate(
+                [
+                    _affect(self.average, faces[start : start + batch], size, self.device)
+                    for start in range(0, len(faces), batch)
+                ]
+            )
 
     def save(self, path: Path) -> None:
         """Write a checkpoint atomically: a kill leaves this one or the one before."""
@@ -193,3 +190,50 @@ def config_digest(config: MmaConfig) -> str:
     """Hash of everything in a configuration that changes numbers."""
     content = config.model_dump(mode="json", exclude={"log_every", "validate_every", "validation"})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _affect(
+    network: MMANetwork, faces: NDArray[np.uint8], size: int, device: torch.device
+) -> NDArray[np.float32]:
+    part = torch.from_numpy(faces).to(device).expand(-1, -1, -1, 3)
+    x = resample(part, size).contiguous(memory_format=torch.channels_last)
+    return affect_from_raw(network(x)[1].float(), network.config.outputs).cpu().numpy()
+
+
+def opinion(
+    network: MMANetwork,
+    faces: NDArray[np.uint8],
+    size: int,
+    precision: Precision,
+    batch: int = 128,
+) -> NDArray[np.float32]:
+    """Say what a network sees in faces: mean expressions of each face and its mirror image.
+
+    Parameters
+    ----------
+    network : MMANetwork
+        In evaluation mode.
+    faces : ndarray (n, 112, 112, c) uint8
+        Aligned faces.
+    size : int
+        Side that the network takes.
+    precision : {"fp32", "bf16", "fp16"}
+        Of the forward pass.
+    batch : int
+        Faces at a time.
+
+    Returns
+    -------
+    ndarray (n, k) float32
+        Probabilities of its expressions.
+    """
+    device = next(network.parameters()).device
+    columns = slice(*network.config.outputs.groups["expr"])
+    parts = []
+    with torch.inference_mode(), autocast(precision, device):
+        for start in range(0, len(faces), batch):
+            part = faces[start : start + batch]
+            mirrored = np.ascontiguousarray(part[:, :, ::-1])
+            seen = [_affect(network, each, size, device)[:, columns] for each in (part, mirrored)]
+            parts.append((seen[0] + seen[1]) / 2)
+    return np.concatenate(parts)

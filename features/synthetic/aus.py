@@ -22,7 +22,7 @@ AU_SHAPES: dict[str, dict[str, float]] = {
     "AU04": {"browDown": 1.4},
     "AU05": {"eyeWide": 1.5},
     "AU06": {"cheekSquint": 1.3, "cheekRaiser": 1.3},
-    "AU07": {"eyeSquint": 1.8},
+    "AU07": {"eyeSquint": 2.0, "eyeBlink": 0.2},
     "AU09": {"noseSneer": 1.0},
     "AU10": {"mouthUpperUp": 1.0},
     "AU11": {},  # nasolabial deepener: the model has no shape for it, so it stays unknown

@@ -42,8 +42,16 @@ LABEL_FROM = 0.35
 """A prototype at least this intense is labelled with its expression."""
 NEUTRAL_BELOW = 0.1
 """A face whose units all stay below this is labelled neutral."""
-# Lips cannot press together and part, and the jaw cannot drop behind pressed lips.
-_EXCLUSIVE = (("AU24", "AU25"), ("AU24", "AU26"), ("AU23", "AU26"), ("AU12", "AU15"))
+# Lips cannot press together and part, the jaw cannot drop behind pressed lips, and of lids that are
+# raised and narrowed at once nothing is seen.
+_EXCLUSIVE = (
+    ("AU24", "AU25"),
+    ("AU24", "AU26"),
+    ("AU23", "AU26"),
+    ("AU12", "AU15"),
+    ("AU05", "AU06"),
+    ("AU05", "AU07"),
+)
 
 
 class Affect(NamedTuple):

@@ -33,6 +33,7 @@ from feie.features.store.layout import (
 
 _BLOCK_ROWS = 65_536
 _READ_AGAIN = 5
+_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -247,6 +248,14 @@ class Store:
         -------
         RaggedRows
             Peak memory is the result plus one block of 65,536 rows.
+
+        Raises
+        ------
+        UsageError
+            A video that the store lacks.
+        StoreError
+            A chunk is damaged, or gone: without a word of zarr that would read as frames
+            without a face.
         """
         wanted = self.ids if ids is None else list(ids)
         usable = set(self.ids)
@@ -270,7 +279,37 @@ class Store:
                 rows_of = slice(source - start, source - start + count)
                 values[target : target + count] = block[rows_of]
                 valid[target : target + count] = flags[rows_of]
+        _refuse_blanks(self.path, values, valid, offsets, rows["faces"])
         return RaggedRows(values, valid, offsets, wanted)
+
+
+def _refuse_blanks(
+    path: str,
+    values: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    offsets: NDArray[np.int64],
+    faces: pd.Series,
+) -> None:
+    """Raise `StoreError` where rows that were written with a face are blank.
+
+    A chunk without a value is not stored, so one that is gone looks like it: what tells them
+    apart is the index, which knows each video's share of faces.
+    """
+    counted = np.concatenate([[0], np.cumsum(valid)])[offsets]
+    lengths = np.maximum(np.diff(offsets), 1)
+    lost = np.abs(np.diff(counted) / lengths - faces.to_numpy(np.float64)) > _ROUNDING
+    if values.shape[1]:
+        # All columns of a row lie in one chunk.
+        blank = np.flatnonzero(valid & np.isnan(values[:, 0]))
+        lost[np.searchsorted(offsets, blank, side="right") - 1] = True
+    # A share that cannot be compared is damage too.
+    lost |= ~np.isfinite(faces.to_numpy(np.float64))
+    if lost.any():
+        video = str(faces.index[int(np.flatnonzero(lost)[0])])
+        raise StoreError(
+            f"{path} is damaged: the faces of {int(lost.sum())} videos, e.g. {video!r}, are not as "
+            f"its index says, as if a chunk were gone; run `feie verify {path}`"
+        )
 
 
 def _blocks(

@@ -138,6 +138,9 @@ def _perform(
             result: BaseModel = module.run(options, reporter)
     except ValidationError as error:
         for problem in error.errors():
+            if not problem["loc"]:  # about several options at once; it names them itself
+                _complain(problem["msg"].removeprefix("Value error, "))
+                continue
             name = "--" + ".".join(str(p) for p in problem["loc"]).replace("_", "-")
             _complain(f"{name}: {problem['msg']} (got {problem['input']!r})")
         raise typer.Exit(2) from None
@@ -384,8 +387,11 @@ def train_head(
         Path, typer.Option(help="CSV or Parquet: an id column, `split`, numeric targets.")
     ] = Path("labels.csv"),
     subset: Annotated[
-        str, typer.Option(help="Groups of columns to use, e.g. `va,au`.")
-    ] = "va,expr,au",
+        str | None,
+        typer.Option(
+            help="Groups of columns to use, e.g. `va,au`.", show_default="all of the store"
+        ),
+    ] = None,
     targets: Annotated[
         str | None, typer.Option(help="Label columns, comma-separated.", show_default="all")
     ] = None,
@@ -489,8 +495,8 @@ def train_head(
     values = _given(locals())
     grid, count, cards = (values.pop(name) for name in ("sweep", "jobs", "gpus"))
     values["weights"] = _parts(weights or "")
-    values["subset"] = _parts(subset)
-    if not values["subset"]:
+    values["subset"] = None if subset is None else _parts(subset)
+    if values["subset"] == ():
         raise typer.BadParameter("name at least one group, e.g. va,expr,au", param_hint="--subset")
     values["targets"] = _parts(targets or "")
     if grid is not None:

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.stats import spearmanr
 
+from feie.features.devices import pick_device
 from feie.features.errors import HeadError, UsageError
 from feie.features.store.reader import open_store
 from feie.heads.checkpoint import HEAD_JSON
@@ -35,8 +36,8 @@ from feie.pipeline.ablation_tables import (
     TableName,
     read_published,
 )
+from feie.pipeline.head_options import TrainHeadOptions
 from feie.pipeline.progress import Progress, ProgressCallback, silent
-from feie.pipeline.train_head import TrainHeadOptions, device_named
 
 PLAN, TABLE, RUNS, PICTURE = "ablation.json", "table.csv", "runs.csv", "table.png"
 _STACK_ON_CPU = 8
@@ -49,7 +50,7 @@ class AblateOptions(BaseModel):
     """What `feie ablate` is asked to do; see ``feie ablate --help`` for each.
 
     ``subset`` is that of table architecture. What is not listed here is as in
-    `feie.pipeline.train_head.TrainHeadOptions`.
+    `feie.pipeline.head_options.TrainHeadOptions`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -163,7 +164,7 @@ def run(options: AblateOptions, progress: ProgressCallback = silent) -> AblateRe
     clock = time.monotonic()
     rows, folder = TABLES[options.table], options.folder
     published = read_published(options.published, rows)
-    device = device_named(options.device)
+    device = pick_device(options.device)
     plan = _plan(options, rows)
     with disk_errors(folder):
         (folder / "runs").mkdir(parents=True, exist_ok=True)

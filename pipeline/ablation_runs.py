@@ -19,16 +19,10 @@ from feie.features.errors import FeieError, HeadError
 from feie.heads.stacked import stack_key, train_stacked
 from feie.heads.threads import one_thread
 from feie.heads.training import Epoch
-from feie.pipeline.train_head import (
-    OPTIONS,
-    HeadRun,
-    Logbook,
-    Material,
-    TrainHeadOptions,
-    begin,
-    finish,
-    read_material,
-)
+from feie.pipeline.head_data import Material, read_material
+from feie.pipeline.head_log import Logbook
+from feie.pipeline.head_options import TrainHeadOptions
+from feie.pipeline.head_run import OPTIONS, HeadRun, begin, finish
 
 Notice = Callable[[str, int, str], None]
 """Called with a run's name, its epochs so far, and what failed (or nothing)."""

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from feie.features.errors import UsageError
 from feie.pipeline import evaluate, extract, train_head
+from feie.pipeline.head_options import TrainHeadOptions
+from feie.pipeline.head_run import TrainHeadResult
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 
 
@@ -27,7 +29,7 @@ class DemoResult(BaseModel):
     """The three results, and the seconds that all of it took."""
 
     extract: extract.ExtractResult
-    train_head: train_head.TrainHeadResult
+    train_head: TrainHeadResult
     evaluate: evaluate.EvaluateResult
     seconds: float
 
@@ -53,7 +55,7 @@ def run(options: DemoOptions, progress: ProgressCallback = silent) -> DemoResult
     extracted = extract.run(extract.ExtractOptions(videos=videos, store=store), progress)
     say(f"feie train-head --store {store} --labels {labels} --runs {runs} --seed {options.seed}")
     trained = train_head.run(
-        train_head.TrainHeadOptions(store=str(store), labels=labels, runs=runs, seed=options.seed),
+        TrainHeadOptions(store=str(store), labels=labels, runs=runs, seed=options.seed),
         progress,
     )
     say(f"feie evaluate --runs {runs} --split test")

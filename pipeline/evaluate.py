@@ -21,8 +21,8 @@ from feie.heads.inputs import Prepared, find_columns, prepare
 from feie.heads.joining import Join, join
 from feie.heads.labels import Labels, SplitName, load_labels
 from feie.heads.metrics import compare, known, mean_defined, pearson, score
+from feie.pipeline.head_run import VIDEOS
 from feie.pipeline.progress import Progress, ProgressCallback, silent
-from feie.pipeline.train_head import VIDEOS
 
 TEST_LOG = "test-evaluations.log"
 

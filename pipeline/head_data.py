@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,10 +10,18 @@ from numpy.typing import NDArray
 
 from feie.features.errors import HeadError, LabelError, StoreError
 from feie.features.store.reader import Store, open_store
-from feie.heads.inputs import InputConfig, Prepared, Space, pick_columns, prepare
+from feie.heads.inputs import (
+    SD_FLOOR,
+    InputConfig,
+    Prepared,
+    Standardiser,
+    pick_columns,
+    prepare,
+)
 from feie.heads.joining import Join, join
 from feie.heads.labels import Labels, load_labels
-from feie.heads.ragged import LongPolicy, MissingPolicy
+from feie.heads.training import Examples
+from feie.pipeline.head_options import TrainHeadOptions
 
 _SPLITS: tuple[Literal["train", "val"], ...] = ("train", "val")
 
@@ -27,6 +33,8 @@ class HeadData:
     Attributes
     ----------
     store : Store
+    subset : tuple of str
+        Groups of its columns.
     labels : Labels
         The whole file.
     joined : Join
@@ -39,6 +47,7 @@ class HeadData:
     """
 
     store: Store
+    subset: tuple[str, ...]
     labels: Labels
     joined: Join
     inputs: InputConfig
@@ -47,40 +56,65 @@ class HeadData:
     val: NDArray[np.int64]
 
 
-def read_head_data(
-    store_path: str,
-    labels_path: Path,
-    *,
-    subset: Sequence[str],
-    targets: Sequence[str],
-    t: int,
-    stride: int,
-    missing: MissingPolicy,
-    long: LongPolicy,
-    space: Space,
-    unmatched: float,
-) -> HeadData:
-    """Read the training and validation split; the test split is not read.
+@dataclass(frozen=True)
+class Material:
+    """What heads of one subset and one way to read the store are trained on.
 
-    Parameters are those of `feie.pipeline.train_head.TrainHeadOptions`.
+    Attributes
+    ----------
+    data : HeadData
+        Its frames are standardised.
+    standardiser : Standardiser
+    train, val : Examples
+    notes : list of str
+        What was decided for the user.
+    """
+
+    data: HeadData
+    standardiser: Standardiser
+    train: Examples
+    val: Examples
+    notes: list[str]
+
+
+def read_material(options: TrainHeadOptions) -> Material:
+    """Read and standardise what these options train on; raises `FeieError`."""
+    data = read_head_data(options)
+    frames, values = data.prepared.frames, data.joined.labels.values
+    standardiser = Standardiser.fit(frames, data.train, SD_FLOOR[options.space])
+    frames = standardiser.apply(frames, reuse=True)
+    train, val = (Examples(frames.select(rows), values[rows]) for rows in (data.train, data.val))
+    return Material(data, standardiser, train, val, describe(data))
+
+
+def read_head_data(options: TrainHeadOptions) -> HeadData:
+    """Read the training and validation split; the test split is not read.
 
     Raises
     ------
     FeieError
         Store and labels cannot be used together, or show too little to learn or choose by.
     """
+    store_path = options.store
     store = open_store(store_path)
     if not store.ids:
         raise StoreError(f"{store_path} holds no video that was extracted without failure")
+    subset = tuple(store.schema.groups) if options.subset is None else options.subset
     columns, groups = pick_columns(store.schema, subset)
-    labels = load_labels(labels_path, targets)
+    labels = load_labels(options.labels, options.targets)
     for split in _SPLITS:
         labels.of_split(split)
     # A split's frames lie together, so that nothing needs to copy them.
     wanted = labels.take(np.concatenate([np.flatnonzero(labels.split == s) for s in _SPLITS]))
-    joined = join(wanted, store.ids, store_path, failed=store.failed, tolerance=unmatched)
+    joined = join(wanted, store.ids, store_path, failed=store.failed, tolerance=options.unmatched)
     inputs = InputConfig(
-        columns=columns, groups=groups, t=t, stride=stride, missing=missing, long=long, space=space
+        columns=columns,
+        groups=groups,
+        t=options.t,
+        stride=options.frame_stride,
+        missing=options.missing,
+        long=options.long,
+        space=options.space,
     )
     _check_varied(joined, store_path, np.ones(len(joined.labels), np.bool_), "")
     rows = store.read(joined.store_ids, [store.schema.columns.index(c) for c in columns])
@@ -91,6 +125,7 @@ def read_head_data(
     _check_varied(joined, store_path, faces, " with a face")
     return HeadData(
         store=store,
+        subset=subset,
         labels=labels,
         joined=joined,
         inputs=inputs,

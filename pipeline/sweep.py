@@ -15,6 +15,7 @@ import yaml
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from feie.features.devices import pick_device
 from feie.features.errors import HeadError, UsageError
 from feie.features.store.reader import open_store
 from feie.heads.checkpoint import HEAD_JSON
@@ -22,8 +23,8 @@ from feie.heads.files import disk_errors, read_json, write_atomically, write_jso
 from feie.heads.labels import load_labels
 from feie.heads.metrics import known, mean_defined
 from feie.pipeline.ablation_runs import Task, train_all
+from feie.pipeline.head_options import TrainHeadOptions
 from feie.pipeline.progress import Progress, ProgressCallback, silent
-from feie.pipeline.train_head import TrainHeadOptions, device_named
 
 PLAN, TABLE, MOST = "sweep.json", "sweep.csv", 1000
 _FREE = {"store", "labels", "runs", "name", "device", "checkpoint_seconds", "tensorboard", "resume"}
@@ -120,7 +121,7 @@ def run(options: SweepOptions, progress: ProgressCallback = silent) -> SweepResu
         "labels": labels.sha256,
     }
     for name in {o.device for o in wanted}:
-        device_named(name)
+        pick_device(name)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")

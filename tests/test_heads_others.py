@@ -208,7 +208,8 @@ def study(tmp_path_factory, settings, record, detector_named):
 
 def options(study, runs, **given):
     base = {"store": str(study / "features.zarr"), "labels": study / "labels.csv", "runs": runs}
-    return TrainHeadOptions(**{**base, "width": 6, "dense": 4, "epochs": 3, "t": 20, **given})
+    shape = {} if "head" in given else {"width": 6, "dense": 4}
+    return TrainHeadOptions(**{**base, **shape, "epochs": 3, "t": 20, **given})
 
 
 @pytest.mark.parametrize(
@@ -274,8 +275,31 @@ def test_wrong_weights_and_devices_are_one_clear_error(study, tmp_path):
     for weights in ((0, 0), (-1, 2)):
         with pytest.raises(UsageError, match="negative"):
             train_head.run(options(study, tmp_path, weights=weights))
-    with pytest.raises(UsageError, match="'tpu' cannot be used on this machine"):
+    with pytest.raises(UsageError, match="device 'tpu' is not usable here"):
         train_head.run(options(study, tmp_path, device="tpu"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"head": "stat-mlp", "layers": 2}, "--layers is of an MRNN and would do nothing"),
+        (
+            {"head": "stat-linear", "width": 64, "routing": False},
+            "--units, --no-routing are of an MRNN .* leave them out",
+        ),
+        ({"l2": 0.1}, "--l2 is of a STAT head and would do nothing with --head mrnn"),
+    ],
+    ids=str,
+)
+def test_options_that_the_head_would_ignore_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        TrainHeadOptions(**given)
+
+
+def test_without_a_subset_all_groups_of_the_store_are_read(study, tmp_path):
+    result = train_head.run(options(study, tmp_path, epochs=1))
+    assert result.subset == ["va", "expr", "au"]
+    assert "va-expr-au" in result.run
 
 
 def test_sweep_trains_all_goes_on_and_tabulates(study, tmp_path):

@@ -204,8 +204,19 @@ def extract(
         str, typer.Option("--store", help="Folder of the Zarr store; made or continued.")
     ] = "features.zarr",
     extractor: Annotated[
-        str, typer.Option(help="Bundled name, or a .safetensors made by `feie train-mma`.")
+        str,
+        typer.Option(
+            help="Bundled name, a .safetensors made by `feie train-mma`, `mt-emotieffnet`, "
+            "`mt-mobilevit` or `mt-mobilefacenet`, a .json that describes an ONNX file, or "
+            "`FILE.py:NAME`, whose code is run (docs/extending.md)."
+        ),
     ] = "mma-lite",
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of an ONNX network or of code.", show_default="where `feie models` puts them"
+        ),
+    ] = None,
     detector: Annotated[
         str | None,
         typer.Option(
@@ -1053,6 +1064,61 @@ def _histogram(classes: list[tuple[int, int, int]]) -> str:
     return "\n".join(
         f"{low:>7}-{high:<7} {'█' * -(-24 * count // most)} {count}" for low, high, count in classes
     )
+
+
+@app.command(rich_help_panel="The store")
+def inspect(
+    store: Annotated[str, typer.Argument(help="A store.")],
+    videos: Annotated[
+        list[str] | None, typer.Argument(help="Ids, or patterns of ids such as `'session1/*'`.")
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="One video: a .png, .pdf or .svg. Several: a folder.",
+            show_default="named after the video; pictures/",
+        ),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--source",
+            help="Folder of the videos, to show faces.",
+            show_default="where they were extracted from",
+        ),
+    ] = None,
+    start: Annotated[float | None, typer.Option("--from", help="First second to show.")] = None,
+    stop: Annotated[float | None, typer.Option("--to", help="Last second to show.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", help="Write one page about all videos (or those named) instead."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw videos over time: faces, valence and arousal, expressions, action units, gaps.
+
+    With `--html`, write one self-contained page: totals, lengths, failures, and a table of all
+    videos with sparklines that sorts and filters.
+
+    Example: `feie inspect features.zarr session1/00001 --out 00001.pdf --from 10 --to 20`
+
+    Example: `feie inspect features.zarr --html overview.html`
+    """
+    values = {"store": store, "videos": tuple(videos or ()), "out": picture, "source": source}
+    values |= {"start": start, "stop": stop, "html": html}
+    _perform("inspect", values, as_json, _show_inspect)
+
+
+def _show_inspect(result: Any) -> None:
+    if result.html is not None:
+        _say(f"{result.videos} videos → {escape(str(result.html))}")
+    for picture in result.pictures[:20]:
+        faces = f"{picture.faces} faces" if picture.faces else f"no faces: {picture.note}"
+        _say(f"{escape(str(picture.file))}  {picture.frames} frames, {escape(faces)}")
+    if len(result.pictures) > 20:
+        _say(f"… {len(result.pictures)} pictures in all")
+    _show_failures(result.failed)
 
 
 @app.command(rich_help_panel="The store")

@@ -109,11 +109,13 @@ class Reader(ABC):
         return self._count
 
     def __iter__(self) -> Iterator[Frame]:
-        frames = self._counted(self._frames())
-        if self._target_fps is not None:
-            frames = _resample(frames, self._target_fps)
-        for time, image in frames:
+        for time, image in self.lazily():
             yield Frame(time, image())
+
+    def lazily(self) -> Iterator[LazyFrame]:
+        """Give each frame's time and how to make its image, in place of iterating: once."""
+        frames = self._counted(self._frames())
+        return frames if self._target_fps is None else _resample(frames, self._target_fps)
 
     def _counted(self, frames: Iterator[LazyFrame]) -> Iterator[LazyFrame]:
         for time, image in frames:

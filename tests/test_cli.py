@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from feie.cli import app
 
 COMMANDS = (
-    "extract", "merge", "info", "verify", "train-head", "evaluate", "predict", "compound",
+    "extract", "merge", "info", "inspect", "verify", "train-head", "evaluate", "predict",
+    "compound",
     "ablate", "train-mma", "evaluate-mma", "render-faces", "label-units", "demo", "doctor",
     "models",
 )  # fmt: skip

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from feie.features.crop import ALIGNED
 from feie.features.devices import (
     Precision,
     autocast,
@@ -21,59 +22,19 @@ from feie.features.devices import (
     pick_device,
 )
 from feie.features.errors import MissingWeightsError, UsageError
+from feie.features.extraction import Extraction, Extractor, check_faces
 from feie.features.mma.augment import resample
 from feie.features.mma.network import MMANetwork, affect_from_raw, channels_last
 from feie.features.mma.weights import LoadedWeights, load_weights
-from feie.features.schema import Schema
+from feie.features.onnx_models.description import builtin, builtin_names, read_description
+from feie.features.onnx_models.extractor import OnnxExtractor
+from feie.features.plugin_extractor import PluginExtractor
+from feie.features.plugins import find_plugin, plugin_names
 
+__all__ = ["Extraction", "Extractor", "MMAExtractor", "bundled", "bundled_sha256", "load_extractor"]
 
-@dataclass(frozen=True)
-class Extraction:
-    """What an extractor says about a batch of faces.
-
-    Attributes
-    ----------
-    affect : ndarray (b, columns) float32
-        One row a face, columns as in the extractor's schema.
-    embedding : ndarray (b, d) float16 or None
-        The shared embedding, where the extractor gives one.
-    """
-
-    affect: NDArray[np.float32]
-    embedding: NDArray[np.float16] | None
-
-
-class Extractor(Protocol):
-    """A frozen per-frame model.
-
-    Attributes
-    ----------
-    name : str
-        Name that goes into the provenance of a store.
-    sha256 : str
-        Hex digest of the weight file.
-    schema : Schema
-        Columns of the affect vector.
-    input_size : int
-        Side of the aligned faces in pixels.
-    embedding_dim : int
-        Width of the embedding; 0 for none.
-    device : str
-        Where it runs, e.g. ``cpu`` or ``cuda``; never ``auto``.
-    concurrent : bool
-        Several threads may call it at the same time.
-    """
-
-    name: str
-    sha256: str
-    schema: Schema
-    input_size: int
-    embedding_dim: int
-    device: str
-    concurrent: bool
-
-    def __call__(self, faces: NDArray[np.uint8]) -> Extraction:
-        """Compute affect vectors of aligned RGB faces (b, 112, 112, 3) in [0, 255]."""
+FETCHED = Path("~/.cache/feie/models")
+"""Where `feie models` puts single files."""
 
 
 class MMAExtractor:
@@ -96,7 +57,7 @@ class MMAExtractor:
         Let ``torch.compile`` make one kernel of several. Each batch size is compiled anew.
     """
 
-    input_size = 112
+    crop = ALIGNED
 
     def __init__(
         self,
@@ -111,6 +72,10 @@ class MMAExtractor:
         self.embedding_dim = weights.network.config.embedding
         self.device = str(device)
         self.concurrent = device.type == "cpu" and not compiled
+        # Stores made before there was a choice do not say: what is exact is not named.
+        self.extra: Mapping[str, Any] = (
+            {"precision": precision} if precision != "fp32" else {}
+        ) | ({"compiled": "yes"} if compiled else {})
         self._device = device
         self._precision: Precision = precision
         self._size = weights.size
@@ -131,12 +96,7 @@ class MMAExtractor:
         UsageError
             Another shape or type.
         """
-        shape = (self.input_size, self.input_size, 3)
-        if faces.ndim != 4 or faces.shape[1:] != shape or faces.dtype != np.uint8:
-            raise UsageError(
-                f"{self.name} takes uint8 faces of shape (b, {', '.join(map(str, shape))}), "
-                f"not {faces.dtype} {faces.shape}"
-            )
+        check_faces(self.name, faces, self.crop.size)
         if not len(faces):
             return Extraction(
                 np.empty((0, len(self.schema)), np.float32),
@@ -180,8 +140,9 @@ def load_extractor(
     device: str = "cpu",
     precision: Precision = "fp32",
     compiled: bool = False,
+    weights: Path | None = None,
 ) -> Extractor:
-    """Load an extractor by the name of bundled weights or the path of a ``.safetensors`` file.
+    """Load an extractor.
 
     The default, fp32 on a CPU, is the reference. Measured there on 576 faces, bf16 moves a number
     by 0.0006 on average and 0.016 at most (0.3 % of the faces get another expression), compilation
@@ -190,34 +151,75 @@ def load_extractor(
     Parameters
     ----------
     spec : str
-        ``mma-lite``, or a path.
+        The name of bundled weights; the path of a ``.safetensors`` file of an MMA; a network of
+        others that feie describes, such as ``mt-emotieffnet``; the path of a ``.json`` file that
+        describes an ONNX network; what an installed package offers as entry point
+        ``feie.extractors``; or ``FILE.py:NAME``, code that is run because it is named here.
     device : str
         A torch device, e.g. ``cpu`` or ``cuda:0``; ``auto`` is ``cuda`` where one is usable,
         else ``cpu``.
     precision, compiled
-        See `MMAExtractor`.
+        Of an MMA, see `MMAExtractor`.
+    weights : Path, optional
+        Of an ONNX network or of code of others, where they are not in their usual place.
 
     Raises
     ------
     MissingWeightsError
-        Neither bundled nor a file.
+        Nothing of that name, or its weights are not there.
     DataError
         A file that holds no weights of an MMA.
     UsageError
-        A device that is unknown, or that this machine lacks, or fp16 on a CPU, or no compiler.
+        A device that is unknown, or that this machine lacks, or fp16 on a CPU, or no compiler; a
+        network that is not as it is described; code that does not run.
     """
+    if spec in bundled() or spec.endswith(".safetensors"):
+        if weights is not None:
+            raise UsageError(f"{spec} is all there is to load: leave out --weights")
+        return _mma(spec, device, precision, compiled)
+    if precision != "fp32" or compiled:
+        raise UsageError(f"{spec} runs in its own arithmetic: leave out --precision and --compile")
+    if spec in builtin_names() or spec.endswith(".json"):
+        return _onnx(spec, device, weights)
+    if (plugin := find_plugin(spec, "feie.extractors")) is not None:
+        return PluginExtractor(plugin, str(pick_device(device)), weights)
+    if spec.endswith(".onnx"):
+        raise UsageError(
+            f"{spec} does not say what goes in and what comes out: describe it in a .json file "
+            "(docs/extending.md), or name it with --weights beside --extractor mt-emotieffnet "
+            "and the like"
+        )
+    known = ", ".join([*bundled(), *builtin_names(), *plugin_names("feie.extractors")])
+    raise MissingWeightsError(
+        f"no extractor {spec!r}: give a name ({known}), the path of a .safetensors file, of a "
+        ".json file that describes an ONNX network, or FILE.py:NAME"
+    )
+
+
+def _mma(spec: str, device: str, precision: Precision, compiled: bool) -> MMAExtractor:
     if spec in bundled():
         with as_file(files("feie.features.weights").joinpath(f"{spec}.safetensors")) as path:
             weights = load_weights(path)
-    elif spec.endswith(".safetensors"):
-        weights = load_weights(Path(spec))
     else:
-        raise MissingWeightsError(
-            f"no extractor {spec!r}: give a bundled name ({', '.join(bundled())}) "
-            "or the path of a .safetensors file"
-        )
+        weights = load_weights(Path(spec))
     chosen = pick_device(device)
     check_precision(precision, chosen)
     if compiled:
         check_compiler(chosen)
     return MMAExtractor(weights, chosen, precision, compiled)
+
+
+def _onnx(spec: str, device: str, weights: Path | None) -> OnnxExtractor:
+    """Load a network that feie or a file describes, from beside that file or where it belongs."""
+    if spec.endswith(".json"):
+        path = Path(spec).expanduser()
+        description, folder, cure = read_description(path), path.parent, "put it there"
+    else:
+        description, folder = builtin(spec), FETCHED.expanduser()
+        cure = f"`feie models fetch {spec}` puts it there"
+    if weights is None and description.file is None:
+        raise UsageError(f"{spec} names no file: say with --weights where the ONNX file is")
+    path = weights or folder / str(description.file)
+    if not path.is_file():
+        raise MissingWeightsError(f"there is no {path}; {cure}, or name the file with --weights")
+    return OnnxExtractor(path, description, device)

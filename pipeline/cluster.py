@@ -18,7 +18,7 @@ from distributed import CancelledError, Client, Future, KilledWorker, LocalClust
 from feie.features.errors import EngineError, FeieError, UsageError, VideoError
 from feie.features.sources import Source
 from feie.pipeline import remote
-from feie.pipeline.extract_options import ExtractOptions, cores
+from feie.pipeline.extract_options import ExtractOptions, absolute_extractor, cores
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.results import Finished, Made, failure
 
@@ -265,11 +265,11 @@ def _connect(address: str) -> Client:
         raise UsageError(f"no dask scheduler answers at {address} ({error})") from error
 
 
-def _absolute(options: ExtractOptions) -> dict[str, str]:
+def _absolute(options: ExtractOptions) -> dict[str, Any]:
     """Paths of weights as other machines find them: workers start in folders of their own."""
-    changes = {}
-    if Path(options.extractor).is_file():
-        changes["extractor"] = str(Path(options.extractor).absolute())
+    changes: dict[str, Any] = {"extractor": absolute_extractor(options.extractor)}
+    if options.weights is not None:
+        changes["weights"] = options.weights.expanduser().absolute()
     kind, _, rest = (options.detector or "").partition(":")
     if rest and Path(rest).is_file():
         changes["detector"] = f"{kind}:{Path(rest).absolute()}"

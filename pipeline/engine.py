@@ -32,14 +32,16 @@ class LocalEngine:
     """
 
     def __init__(self, options: ExtractOptions, announce: Announce | None = None) -> None:
-        precision, compiled = options.precision, options.compiled
-        extractor = load_extractor(options.extractor, options.device, precision, compiled)
-        # Stores made before there was a choice do not say: what is exact is not named.
-        inexact: dict[str, str] = {"precision": precision} if precision != "fp32" else {}
-        inexact |= {"compiled": "yes"} if compiled else {}
+        extractor = load_extractor(
+            options.extractor,
+            options.device,
+            options.precision,
+            options.compiled,
+            options.weights,
+        )
         self.made = Made(
             schema=extractor.schema,
-            extractor={"name": extractor.name, "sha256": extractor.sha256} | inexact,
+            extractor={"name": extractor.name, "sha256": extractor.sha256, **extractor.extra},
             embedding_dim=extractor.embedding_dim if options.embedding else 0,
             device=extractor.device,
             versions=library_versions(),
@@ -53,6 +55,7 @@ class LocalEngine:
                 stride=options.stride,
                 batch=options.detect_batch,
                 all_faces=options.all_faces,
+                crop=extractor.crop,
             ),
             _Detectors(options, extractor.device).load,
             threads=options.threads or cores(),

@@ -9,6 +9,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from feie.features.plugins import names_file
+
 
 def local_store(store: object) -> object:
     """Refuse URLs: the lock and the order of commits need a file system."""
@@ -44,6 +46,7 @@ class ExtractOptions(BaseModel):
     videos: Path
     store: Annotated[Path, BeforeValidator(local_store)] = Path("features.zarr")
     extractor: str = "mma-lite"
+    weights: Path | None = None
     detector: str | None = None
     faces: Literal["auto", "detect", "aligned"] = "auto"
     fps: float | None = Field(default=None, gt=0)
@@ -87,6 +90,16 @@ class ExtractOptions(BaseModel):
         if self.detect_batch > 1 and self.follow and not self.all_faces:
             raise ValueError("--detect-batch searches whole frames: say --no-follow too")
         return self
+
+
+def absolute_extractor(spec: str) -> str:
+    """Give an extractor's spec as it reads from any folder: files absolute, names as they are."""
+    if names_file(spec):
+        path, _, name = spec.rpartition(":")
+        return f"{Path(path).expanduser().absolute()}:{name}"
+    if Path(spec).suffix in (".json", ".safetensors"):
+        return str(Path(spec).expanduser().absolute())
+    return spec
 
 
 def cores() -> int:

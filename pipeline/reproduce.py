@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from feie.features.store.reader import Store
-from feie.pipeline.extract_options import ExtractOptions
+from feie.pipeline.extract_options import ExtractOptions, absolute_extractor
 
 # What changes numbers or chooses videos; how fast and where the rest was done is no part of it.
 _KEPT = (
     "videos",
     "extractor",
+    "weights",
     "detector",
     "faces",
     "fps",
@@ -41,8 +42,10 @@ def arguments_of(options: ExtractOptions) -> dict[str, Any]:
     """
     given = options.model_dump(mode="json", include=set(_KEPT), exclude_defaults=True)
     given["videos"] = str(options.videos.absolute())
-    if Path(options.extractor).suffix == ".safetensors":
-        given["extractor"] = str(Path(options.extractor).absolute())
+    if "extractor" in given:
+        given["extractor"] = absolute_extractor(options.extractor)
+    if options.weights is not None:
+        given["weights"] = str(options.weights.expanduser().absolute())
     kind, _, file = (options.detector or "").partition(":")
     if file.lower().endswith(".onnx"):
         given["detector"] = f"{kind}:{Path(file).expanduser().absolute()}"

@@ -547,7 +547,7 @@ def test_weights_are_written_the_same_and_for_everyone(weights: Path, tmp_path: 
 def test_the_bundled_weights_are_small_and_honest() -> None:
     assert "mma-lite" in bundled()
     extractor = load_extractor()
-    assert (extractor.name, extractor.input_size, extractor.schema) == ("mma-lite", 112, AFFECT)
+    assert (extractor.name, extractor.crop.size, extractor.schema) == ("mma-lite", 112, AFFECT)
     folder = Path(sys.modules["feie.features.extractors"].__file__ or "").parent / "weights"
     assert (folder / "mma-lite.safetensors").stat().st_size < 6e6
     card = (folder / "mma-lite.md").read_text()

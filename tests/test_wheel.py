@@ -48,6 +48,8 @@ def test_the_data_that_runs_need_is_in_it(names, project):
     wanted |= {f"feie/features/weights/{p.name}" for p in kept}
     configs = (project / "features" / "mma" / "configs").glob("*.yaml")
     wanted |= {f"feie/features/mma/configs/{p.name}" for p in configs}
+    described = (project / "features" / "onnx_models" / "descriptions").glob("*.json")
+    wanted |= {f"feie/features/onnx_models/descriptions/{p.name}" for p in described}
     assert any(name.endswith(".safetensors") for name in wanted)
     data = {n for n in names if n.startswith("feie/") and not n.endswith(".py")}
     assert data == wanted

@@ -17,6 +17,13 @@ class UsageError(FeieError, ValueError):
     """An option, a path or a configuration that makes no sense."""
 
 
+class UnknownNameError(UsageError, KeyError):
+    """A video, column, group, … that the store does not hold."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would put it into quotes
+
+
 class MissingWeightsError(FeieError, FileNotFoundError):
     """Weights of a detector or extractor are not on this machine."""
 

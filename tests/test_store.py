@@ -26,7 +26,7 @@ from feie.features.errors import (
     UsageError,
 )
 from feie.features.schema import AFFECT, Schema
-from feie.features.store import reader
+from feie.features.store import rows
 from feie.features.store.check import check_store
 from feie.features.store.reader import open_store
 from feie.features.store.writer import StoreWriter
@@ -417,7 +417,7 @@ def ragged_store(tmp_path_factory, settings, record):
     records = [record(video_id, n) for video_id, n in LENGTHS.items()]
     write(path, settings, [records[3], *records, replace(records[3], message="")])
     patch = pytest.MonkeyPatch()
-    patch.setattr(reader, "_BLOCK_ROWS", 5)  # so that videos straddle blocks
+    patch.setattr(rows, "_BLOCK_ROWS", 5)  # so that videos straddle blocks
     yield open_store(path)
     patch.undo()
 

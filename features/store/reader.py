@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from copy import copy
+from fnmatch import translate
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,93 +22,34 @@ from numpy.typing import NDArray
 from feie.features.errors import (
     FeieError,
     StoreError,
-    StoreNotFoundError,
     StoreVersionError,
+    UnknownNameError,
     UsageError,
 )
+from feie.features.names import suggest
 from feie.features.schema import Schema
-from feie.features.store.layout import (
-    FAILED,
-    OK,
-    SPEC_VERSION,
-    STATUSES,
-    SUPERSEDED,
-    VIDEO_ARRAYS,
-)
+from feie.features.store.chunks import ChunkCache
+from feie.features.store.index import read_index
+from feie.features.store.layout import FAILED, OK, SPEC_VERSION, SUPERSEDED
+from feie.features.store.location import is_url, one_line, open_root, refuse_absent
+from feie.features.store.rows import RaggedRows, read_ragged
+from feie.features.store.view import VideoView
 
-_BLOCK_ROWS = 65_536
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["RaggedRows", "Store", "VideoView", "open_store", "read_attributes", "refuse_absent"]
+
 _READ_AGAIN = 5
-_ROUNDING = 1e-3
 
 
-@dataclass(frozen=True)
-class RaggedRows:
-    """Rows of several videos, concatenated.
-
-    Attributes
-    ----------
-    values : ndarray of float32, shape (rows, columns)
-        NaN where no face was found.
-    valid : ndarray of bool, shape (rows,)
-    offsets : ndarray of int64, shape (videos + 1,)
-        Rows of video i are ``offsets[i]:offsets[i + 1]``.
-    ids : list of str
-        Video ids, one a video.
-    """
-
-    values: NDArray[np.float32]
-    valid: NDArray[np.bool_]
-    offsets: NDArray[np.int64]
-    ids: list[str]
-
-
-class VideoView:
-    """One video of a store, read when asked for."""
-
-    def __init__(self, store: Store, video_id: str, start: int, stop: int) -> None:
-        self._store = store
-        self.id = video_id
-        self._rows = slice(start, stop)
-
-    def __len__(self) -> int:
-        return self._rows.stop - self._rows.start
-
-    def _read(self, name: str) -> NDArray[Any]:
-        return self._store.values(name, self._rows)
-
-    @property
-    def affect(self) -> NDArray[np.float32]:
-        """Affect vectors, shape (frames, columns); NaN where no face was found."""
-        return self._read("affect")
-
-    @property
-    def time(self) -> NDArray[np.float64]:
-        """Presentation time stamps in seconds, shape (frames,)."""
-        return self._read("time")
-
-    @property
-    def valid(self) -> NDArray[np.bool_]:
-        """Whether a face was found, shape (frames,)."""
-        return self._read("valid")
-
-    @property
-    def face_score(self) -> NDArray[np.float32]:
-        """Detector scores, shape (frames,); NaN without one."""
-        return self._read("face_score")
-
-    @property
-    def bbox(self) -> NDArray[np.float32]:
-        """Face boxes x0, y0, x1, y1 in pixels, shape (frames, 4)."""
-        return self._read("bbox")
-
-    @property
-    def landmarks(self) -> NDArray[np.float32]:
-        """Five ArcFace points in pixels, shape (frames, 5, 2)."""
-        return self._read("landmarks")
-
-
-class Store:
+class Store(Mapping[str, VideoView]):
     """A store opened for reading at its last commit; see `open_store`.
+
+    It is a mapping: ``store["video id"]`` is a `VideoView`, ``len(store)`` the number of videos,
+    and iteration gives their ids, sorted; ``store.items()`` gives both. Videos that failed are in
+    `failures` and nowhere else. Opening reads the index, a row a video, and no frame. A store may
+    be handed to other processes: each opens it again for itself, at the same commit.
 
     Attributes
     ----------
@@ -113,29 +59,81 @@ class Store:
         Columns and groups of ``affect``.
     attributes : dict
         Root attributes, provenance included.
+    committed : int
+        Rows of ``video/`` that count.
     rows : pandas.DataFrame
         All committed rows of ``video/``, superseded ones included, in stored order.
     videos : pandas.DataFrame
         One row a video id (the newest where a source was redone), indexed by id; columns
         ``offset, length, fps, width, height, source, size, mtime_ns, fingerprint, faces, status,
         message``.
+
+    Examples
+    --------
+    >>> import feie
+    >>> store = feie.open_store("features.zarr")
+    >>> len(store), list(store)[:2]
+    (6, ['face-001', 'face-002'])
+    >>> {video_id: len(video) for video_id, video in store.items()}["face-001"]
+    48
+    >>> "face-007" in store, store.failures
+    (False, {'face-007': 'empty: no bytes'})
+    >>> store["face-01"]
+    Traceback (most recent call last):
+    ...
+    feie.features.errors.UnknownNameError: features.zarr has no video 'face-01'; \
+did you mean 'face-001' or 'face-006' or 'face-005'?
     """
 
-    def __init__(self, path: str, root: zarr.Group) -> None:
+    def __init__(self, path: str, storage_options: Mapping[str, Any] | None = None) -> None:
         self.path = path
-        self._root = root
-        self.attributes: dict[str, Any] = dict(root.attrs)
+        self._storage_options = dict(storage_options or {})
+        self._handles = _Handles(path, self._storage_options)
+        self.attributes: dict[str, Any] = dict(self._handles.root.attrs)
         _check_attributes(path, self.attributes)
         self.schema = Schema(
             tuple(self.attributes["columns"]),
             {k: (int(v[0]), int(v[1])) for k, v in self.attributes["groups"].items()},
         )
         self.committed: int = self.attributes["committed"]
-        self.rows = self._read_index()
+        self.rows = read_index(path, self.committed, self.read_rows)
         latest = self.rows[~self.rows["id"].duplicated(keep="last")]
-        self.videos = latest[latest["status"] != SUPERSEDED].set_index("id").sort_index()
+        self._choose(latest[latest["status"] != SUPERSEDED].set_index("id").sort_index())
+        self._every = self.videos
 
-    def values(self, name: str, rows: slice) -> NDArray[Any]:
+    def _choose(self, videos: pd.DataFrame) -> None:
+        self.videos = videos
+        good = videos[videos["status"] == OK]
+        starts, lengths = good["offset"].tolist(), good["length"].tolist()
+        self._places: dict[str, tuple[int, int]] = {
+            str(video): (start, start + length)
+            for video, start, length in zip(good.index, starts, lengths, strict=True)
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_handles"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _handles=None)
+
+    def __repr__(self) -> str:
+        frames = sum(stop - start for start, stop in self._places.values())
+        columns = len(self.schema)
+        return f"<feie store {self.path}: {len(self)} videos, {frames} frames, {columns} columns>"
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def _opened(self) -> _Handles:
+        # A child process must not use its parent's connections and event loops.
+        if self._handles is None or self._handles.pid != os.getpid():
+            self._handles = _Handles(self.path, self._storage_options)
+        return self._handles
+
+    def read_rows(self, name: str, rows: slice) -> NDArray[Any]:
         """Read rows of one array.
 
         Raises
@@ -143,59 +141,73 @@ class Store:
         StoreError
             They are not there, or damaged.
         """
-        try:
+        with self._damage_named(name):
             return np.asarray(self.array(name)[rows])
+
+    def read_outer(self, name: str, key: tuple[Any, ...]) -> NDArray[Any]:
+        """Read by one index, slice or array of indices a dimension."""
+        with self._damage_named(name):
+            return np.asarray(self.array(name).oindex[key])
+
+    def read_cached(self, name: str, rows: slice) -> NDArray[Any]:
+        """Read a few rows as `read_rows` does; what was read last is kept, see `ChunkCache`."""
+        with self._damage_named(name):
+            return self._opened().chunks.rows(self.array(name), rows.start, rows.stop)
+
+    @contextmanager
+    def _damage_named(self, name: str) -> Iterator[None]:
+        try:
+            yield
         except FeieError:
             raise
-        except Exception as error:  # the codecs raise several kinds
+        except Exception as error:  # the codecs and the networks raise many kinds
+            cure = "try again" if is_url(self.path) else f"run `feie verify {self.path}`"
             raise StoreError(
-                f"{self.path}: {name} cannot be read ({error}): run `feie verify {self.path}`"
+                f"{self.path}: {name} cannot be read ({one_line(error)}): {cure}"
             ) from error
 
     def array(self, name: str) -> zarr.Array[Any]:
         """Give one array by its path in the store, e.g. ``"affect"`` or ``"video/id"``."""
-        found = self._root.get(name)
-        if not isinstance(found, zarr.Array):
-            raise StoreError(f"{self.path} has no array {name!r}: run `feie verify {self.path}`")
-        return found
-
-    def _read_index(self) -> pd.DataFrame:
-        """Read all committed rows of ``video/``, superseded ones included, in stored order."""
-        count = self.committed
-        table: dict[str, Any] = {}
-        for spec in VIDEO_ARRAYS:
-            rows = count + (spec.name == "offset")
-            values = self.values(f"video/{spec.name}", slice(rows))
-            if len(values) < rows:
+        opened = self._opened()
+        if name not in opened.arrays:
+            found = opened.root.get(name)
+            if not isinstance(found, zarr.Array):
                 raise StoreError(
-                    f"{self.path}: video/{spec.name} has {len(values)} rows, {count} are committed"
+                    f"{self.path} has no array {name!r}: run `feie verify {self.path}`"
                 )
-            table[spec.name] = [str(v) for v in values] if spec.dtype is str else np.asarray(values)
-        offsets, lengths = table["offset"], table["length"]
-        # A chunk that is gone reads as zeros, which would hand out the rows of other videos.
-        if offsets[0] != 0 or (np.diff(offsets) != lengths).any() or (lengths < 0).any():
-            raise StoreError(f"{self.path} is damaged: video/offset and video/length do not agree")
-        if not set(table["status"]) <= set(STATUSES):
-            raise StoreError(f"{self.path} is damaged: video/status holds unknown words")
-        table["offset"] = offsets[:-1]
-        return pd.DataFrame(table)
+            opened.arrays[name] = found
+        return opened.arrays[name]
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the affect vector's columns, in stored order."""
+        return self.schema.columns
+
+    @property
+    def groups(self) -> dict[str, tuple[int, int]]:
+        """Groups of columns as half-open ranges, e.g. ``{"va": (0, 2)}``."""
+        return dict(self.schema.groups)
+
+    @cached_property
     def has_embedding(self) -> bool:
         """Whether the extractor's embedding of each face is kept, as array ``embedding``."""
-        return "embedding" in self._root
+        return "embedding" in self._opened().root
 
     @property
     def ids(self) -> list[str]:
         """Ids of the videos that were extracted without failure, sorted."""
-        found: list[str] = self.videos.index[self.videos["status"] == OK].to_list()
-        return found
+        return list(self._places)
 
     @property
-    def failed(self) -> dict[str, str]:
+    def failures(self) -> dict[str, str]:
         """Failed videos: id to reason."""
         rows = self.videos[self.videos["status"] == FAILED]
         return {str(k): str(v) for k, v in rows["message"].items()}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The same as `failures`."""
+        return self.failures
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -207,7 +219,7 @@ class Store:
     def fingerprint(self) -> str:
         """``sha256:…`` over the columns, what made them and the committed sources."""
         made_by = {k: v for k, v in self.provenance.items() if k != "sessions"}
-        rows = self.videos[["fingerprint", "length", "status"]]
+        rows = self._every[["fingerprint", "length", "status"]]
         text = json.dumps(
             [self.attributes["columns"], made_by, rows.reset_index().to_numpy().tolist()],
             sort_keys=True,
@@ -215,22 +227,101 @@ class Store:
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
     def __len__(self) -> int:
-        return len(self.ids)
+        """Give the number of videos that were extracted without failure."""
+        return len(self._places)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.ids)
+        return iter(self._places)
 
     def __contains__(self, video_id: object) -> bool:
-        return bool(self.videos["status"].get(video_id) == OK)
+        return video_id in self._places
 
     def __getitem__(self, video_id: str) -> VideoView:
-        if video_id not in self.videos.index:
-            raise UsageError(f"{self.path} has no video {video_id!r} (see `feie info`)")
-        row: Mapping[Any, Any] = self.videos.loc[video_id].to_dict()
-        if row["status"] == FAILED:
-            raise UsageError(f"video {video_id!r} of {self.path} failed: {row['message']}")
-        start = int(row["offset"])
-        return VideoView(self, video_id, start, start + int(row["length"]))
+        if video_id in self._places:
+            return VideoView(self, video_id, *self._places[video_id])
+        if video_id in (failures := self.failures):
+            raise UnknownNameError(
+                f"video {video_id!r} of {self.path} failed: {failures[video_id]}"
+            )
+        if not isinstance(video_id, str):
+            raise TypeError(f"videos are found by their id, a text; {video_id!r} is none")
+        raise UnknownNameError(f"{self.path} has no video {video_id!r}{suggest(video_id, self)}")
+
+    def select(self, *patterns: str) -> Store:
+        """Give the same store with fewer videos.
+
+        Parameters
+        ----------
+        *patterns : str
+            Ids, or shell patterns of ids (``*`` also crosses ``/``, ``?``, ``[a-c]``): a video
+            stays if one of them fits.
+
+        Raises
+        ------
+        UnknownNameError
+            A pattern fits no video.
+
+        Examples
+        --------
+        >>> store.select("face-00[1-3]", "face-006").ids
+        ['face-001', 'face-002', 'face-003', 'face-006']
+        """
+        chosen = np.zeros(len(self.videos), np.bool_)
+        for pattern in patterns:
+            fits = re.compile(translate(pattern)).match
+            found = np.array([fits(str(video)) is not None for video in self.videos.index], bool)
+            if not found.any():
+                raise UnknownNameError(
+                    f"{self.path} has no video that fits {pattern!r}{suggest(pattern, self)}"
+                )
+            chosen |= found
+        other = copy(self)
+        other._choose(self.videos[chosen])
+        return other
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Give the index, a row a video that was extracted without failure, sorted by id.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Indexed by ``id``: ``length`` (frames), ``faces`` (share of frames with one), ``fps``,
+            ``width``, ``height``, ``source``. All that is kept of a video is in `videos`.
+
+        Examples
+        --------
+        >>> store.to_pandas().loc["face-001", ["length", "fps"]].to_dict()
+        {'length': 48, 'fps': 30.0}
+        """
+        good = self.videos[self.videos["status"] == OK]
+        return good[["length", "faces", "fps", "width", "height", "source"]].copy()
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Give the store as CF's contiguous ragged array; frames are read when they are used.
+
+        Returns
+        -------
+        xarray.Dataset
+            Dimensions ``frame``, ``column`` and ``video``, see `feie.features.store.cf.dataset`.
+
+        Raises
+        ------
+        UsageError
+            xarray is not installed: ``pip install 'feie[xarray]'`` does it.
+
+        Examples
+        --------
+        >>> data = store.to_xarray()
+        >>> dict(data.sizes)["video"], data["affect"].dims
+        (6, ('frame', 'column'))
+        >>> float(data["affect"].sel(column="valence").isel(frame=slice(0, 48)).count())
+        40.0
+        """
+        try:
+            from feie.features.store.cf import dataset
+        except ImportError:
+            raise UsageError("to_xarray needs xarray: pip install 'feie[xarray]'") from None
+        return dataset(self)
 
     def read(
         self, ids: Sequence[str] | None = None, columns: Sequence[int] | None = None
@@ -257,97 +348,25 @@ class Store:
             A chunk is damaged, or gone: without a word of zarr that would read as frames
             without a face.
         """
-        wanted = self.ids if ids is None else list(ids)
-        usable = set(self.ids)
-        missing = [v for v in wanted if v not in usable]
-        if missing:
-            raise UsageError(f"{self.path} has no video {missing[0]!r} ({len(missing)} missing)")
-        every = list(range(len(self.schema)))
-        picked = every if columns is None else list(columns)
-        rows = self.videos.loc[wanted]
-        lengths = rows["length"].to_numpy(np.int64)
-        starts = rows["offset"].to_numpy(np.int64)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        values = np.empty((int(offsets[-1]), len(picked)), np.float32)
-        valid = np.empty(int(offsets[-1]), np.bool_)
-        for start, stop, pieces in _blocks(starts, offsets[:-1], lengths):
-            block = self.values("affect", slice(start, stop))
-            flags = self.values("valid", slice(start, stop))
-            if picked != every:
-                block = block[:, picked]
-            for source, target, count in pieces:
-                rows_of = slice(source - start, source - start + count)
-                values[target : target + count] = block[rows_of]
-                valid[target : target + count] = flags[rows_of]
-        _refuse_blanks(self.path, values, valid, offsets, rows["faces"])
-        return RaggedRows(values, valid, offsets, wanted)
+        return read_ragged(self, ids, columns)
 
 
-def _refuse_blanks(
-    path: str,
-    values: NDArray[np.float32],
-    valid: NDArray[np.bool_],
-    offsets: NDArray[np.int64],
-    faces: pd.Series,
-) -> None:
-    """Raise `StoreError` where rows that were written with a face are blank.
-
-    A chunk without a value is not stored, so one that is gone looks like it: what tells them
-    apart is the index, which knows each video's share of faces.
-    """
-    counted = np.concatenate([[0], np.cumsum(valid)])[offsets]
-    lengths = np.maximum(np.diff(offsets), 1)
-    lost = np.abs(np.diff(counted) / lengths - faces.to_numpy(np.float64)) > _ROUNDING
-    if values.shape[1]:
-        # All columns of a row lie in one chunk.
-        blank = np.flatnonzero(valid & np.isnan(values[:, 0]))
-        lost[np.searchsorted(offsets, blank, side="right") - 1] = True
-    # A share that cannot be compared is damage too.
-    lost |= ~np.isfinite(faces.to_numpy(np.float64))
-    if lost.any():
-        video = str(faces.index[int(np.flatnonzero(lost)[0])])
-        raise StoreError(
-            f"{path} is damaged: the faces of {int(lost.sum())} videos, e.g. {video!r}, are not as "
-            f"its index says, as if a chunk were gone; run `feie verify {path}`"
-        )
-
-
-def _blocks(
-    starts: NDArray[np.int64], targets: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> Iterator[tuple[int, int, list[tuple[int, int, int]]]]:
-    """Cut the wanted rows into chunk-aligned blocks, so that no chunk is decoded twice.
-
-    Yields
-    ------
-    start, stop : int
-        Stored rows of the block.
-    pieces : list of (source, target, count)
-        Where runs of wanted rows lie in the store and where they go.
-    """
-    pieces: dict[int, list[tuple[int, int, int]]] = {}
-    for start, target, length in zip(starts, targets, lengths, strict=True):
-        source, at, left = int(start), int(target), int(length)
-        while left:
-            block = source // _BLOCK_ROWS
-            count = min(left, (block + 1) * _BLOCK_ROWS - source)
-            pieces.setdefault(block, []).append((source, at, count))
-            source, at, left = source + count, at + count, left - count
-    for block in sorted(pieces):
-        wanted = pieces[block]
-        yield (
-            min(source for source, _, _ in wanted),
-            max(source + count for source, _, count in wanted),
-            wanted,
-        )
-
-
-def open_store(path: str | Path) -> Store:
+def open_store(path: str | Path, storage_options: Mapping[str, Any] | None = None) -> Store:
     """Open a store for reading, at its last commit.
 
     Parameters
     ----------
     path : str or Path
-        A folder, or any URL that fsspec knows (``s3://…``, ``https://…``).
+        A folder, or any address that fsspec knows (``s3://…``, ``https://…``).
+    storage_options : mapping, optional
+        What fsspec needs for the address, e.g. ``{"anon": True}`` for a public bucket or
+        ``{"endpoint_url": "https://s3.example.org"}`` for one that is not Amazon's.
+
+    Returns
+    -------
+    Store
+        Its index is in memory, of its frames none. Of an address this takes 28 requests, however
+        many frames there are, of which at most two wait for each other's answer.
 
     Raises
     ------
@@ -356,21 +375,24 @@ def open_store(path: str | Path) -> Store:
     StoreVersionError
         It follows a specification that this version cannot read.
     StoreError
-        It is something else, or damaged.
+        It is something else, or damaged, or cannot be reached.
 
     Examples
     --------
-    >>> store = open_store("features.zarr")      # doctest: +SKIP
-    >>> store[store.ids[0]].affect.shape         # doctest: +SKIP
-    (95, 26)
+    >>> import feie
+    >>> store = feie.open_store("features.zarr")
+    >>> store
+    <feie store features.zarr: 6 videos, 283 frames, 26 columns>
+    >>> store["face-001"].affect.shape
+    (48, 26)
     """
     text = str(path)
     refuse_absent(text)
     try:
         for _ in range(_READ_AGAIN):
-            store = Store(text, _open_root(text))
+            store = Store(text, storage_options)
             # A writer may have replaced a video between the mark and the index that was read.
-            if read_attributes(text) == store.attributes:
+            if read_attributes(text, storage_options) == store.attributes:
                 break
         return store
     except FeieError:
@@ -381,30 +403,19 @@ def open_store(path: str | Path) -> Store:
         raise StoreError(f"{text} is damaged ({error}): run `feie verify {text}`") from error
 
 
-def refuse_absent(path: str) -> None:
-    """Raise `StoreNotFoundError` where a local path holds nothing."""
-    try:
-        if "://" in path or Path(path).exists():
-            return
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
-    raise StoreNotFoundError(
-        f"there is no store at {path}; `feie extract --videos DIR --store {path}` makes one"
-    )
-
-
-def read_attributes(path: str) -> dict[str, Any]:
+def read_attributes(path: str, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Read the root attributes of a Zarr group, whatever it is."""
-    return dict(_open_root(path).attrs)
+    return dict(open_root(path, storage_options).attrs)
 
 
-def _open_root(path: str) -> zarr.Group:
-    try:
-        return zarr.open_group(path, mode="r", use_consolidated=False)
-    except FileNotFoundError:
-        raise StoreNotFoundError(f"{path} holds no Zarr group, so it is no feie store") from None
-    except ImportError as error:
-        raise StoreError(f"{path} cannot be opened: {error}; pip install it") from None
+class _Handles:
+    """What a process opened of a store: it is no other's."""
+
+    def __init__(self, path: str, storage_options: Mapping[str, Any]) -> None:
+        self.pid = os.getpid()
+        self.root = open_root(path, storage_options)
+        self.arrays: dict[str, zarr.Array[Any]] = {}
+        self.chunks = ChunkCache()
 
 
 def _check_attributes(path: str, attributes: Mapping[str, Any]) -> None:

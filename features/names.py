@@ -1,0 +1,26 @@
+"""Names that were mistyped: what was meant, perhaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+_FEW = 12
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """End a message about an unknown name: similar names, or all of them where they are few.
+
+    Examples
+    --------
+    >>> suggest("valance", ["valence", "arousal"])
+    "; did you mean 'valence'?"
+    >>> suggest("joy", ["anger", "fear"])
+    '; it has anger, fear'
+    """
+    names = list(known)
+    if close := get_close_matches(name, names, n=3):
+        return f"; did you mean {' or '.join(map(repr, close))}?"
+    if not names:
+        return "; it has none"
+    return f"; it has {', '.join(names[:_FEW])}{', …' if len(names) > _FEW else ''}"

@@ -1,0 +1,96 @@
+"""Where a store lies: a folder, or any place that fsspec reads (``s3://``, ``https://``, …)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.storage import FsspecStore
+
+from feie.features.errors import StoreError, StoreNotFoundError, UsageError
+
+_EXTRAS = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
+
+
+def is_url(location: str) -> bool:
+    """Say whether a location is an address and no path."""
+    return "://" in location
+
+
+def refuse_absent(location: str) -> None:
+    """Raise `StoreNotFoundError` where a local path holds nothing; addresses are not asked."""
+    try:
+        if is_url(location) or Path(location).exists():
+            return
+    except OSError as error:
+        raise StoreError(f"{location} cannot be read: {error.strerror}") from None
+    raise StoreNotFoundError(
+        f"there is no store at {location}; `feie extract --videos DIR --store {location}` makes one"
+    )
+
+
+def open_root(location: str, options: Mapping[str, Any] | None = None) -> zarr.Group:
+    """Open a Zarr group for reading.
+
+    Nothing is listed, and of an address only the root's metadata is fetched: one request.
+
+    Parameters
+    ----------
+    location : str
+        A folder, or an address.
+    options : mapping, optional
+        What fsspec needs to open the address, e.g. ``{"anon": True}`` for a public bucket.
+
+    Raises
+    ------
+    StoreNotFoundError
+        No group is there.
+    StoreError
+        What reads such an address is not installed, or the address cannot be reached.
+    """
+    if options and not is_url(location):
+        raise UsageError(f"storage options are for addresses; {location} is a path")
+    try:
+        source = _address(location, options or {}) if is_url(location) else location
+        return zarr.open_group(source, mode="r", zarr_format=3, use_consolidated=False)
+    except FileNotFoundError:
+        raise StoreNotFoundError(
+            f"{location} holds no Zarr group, so it is no feie store"
+        ) from None
+    except PermissionError as error:
+        why = error.strerror or "access is denied"
+        raise StoreError(f"{location} cannot be read: {why}") from None
+    except Exception as error:
+        if not is_url(location) or isinstance(error, StoreError):
+            raise
+        # Each file system has its own errors for a name that is not found, a key that is lacking…
+        raise StoreError(
+            f"{location} cannot be read: {one_line(error)}; check the address, the network and "
+            f"your credentials"
+        ) from error
+
+
+def one_line(error: BaseException) -> str:
+    """Say what went wrong in one line; its kind where it has no words."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _address(url: str, options: Mapping[str, Any]) -> FsspecStore:
+    from fsspec.core import url_to_fs
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+    scheme = url.partition("://")[0]
+    try:
+        # The file system in its plain form, each call in a thread: unlike its asynchronous form,
+        # which zarr would ask for, it closes its connections itself when the program ends.
+        files, path = url_to_fs(url, **options)
+    except ImportError as error:
+        extra = _EXTRAS.get(scheme)
+        cure = f"pip install 'feie[{extra}]'" if extra else one_line(error)
+        raise StoreError(f"{url} needs a library that is not installed: {cure}") from None
+    except ValueError as error:
+        raise StoreError(f"{url} cannot be opened: {one_line(error)}") from None
+    wrapped = AsyncFileSystemWrapper(files, asynchronous=True)
+    return FsspecStore(wrapped, read_only=True, path=path.rstrip("/"))

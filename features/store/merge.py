@@ -6,17 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from feie.features.errors import StoreMismatchError
 from feie.features.store.layout import FAILED, frame_arrays
 from feie.features.store.reader import Store
 from feie.features.store.records import StoreSettings, VideoRecord
+from feie.features.store.row_blocks import RowBlocks
 
 _CACHE_BYTES = 256 << 20  # of rows, all stores together
 _INDEX = ("source", "size", "mtime_ns", "fingerprint", "fps", "width", "height", "message")
-_BLOCK_ROWS = (2_048, 65_536)  # fewest and most rows read at a time from one store
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,9 @@ def chosen_records(stores: Sequence[Store], choices: Sequence[Choice]) -> Iterat
         store.videos.to_dict("index")  # type: ignore[misc]
         for store in stores
     ]
-    readers = [_Blocks(store, _CACHE_BYTES // len(stores)) for store in stores]
+    readers = [
+        RowBlocks(store, _frame_names(store), _CACHE_BYTES // len(stores)) for store in stores
+    ]
     for choice in choices:
         row = tables[choice.store].pop(choice.video_id)
         start = int(row["offset"])
@@ -130,38 +129,9 @@ def chosen_records(stores: Sequence[Store], choices: Sequence[Choice]) -> Iterat
         yield VideoRecord(id=choice.video_id, **index, **arrays)
 
 
-class _Blocks:
-    """Rows of one store, read a block at a time: neighbours share the decoding of a chunk."""
-
-    def __init__(self, store: Store, most_bytes: int) -> None:
-        self._store = store
-        self._names = [spec.name for spec in frame_arrays(store.schema)]
-        self._names += ["embedding"] if store.has_embedding else []
-        arrays = [store.array(name) for name in self._names]
-        width = sum(a.dtype.itemsize * int(np.prod(a.shape[1:])) for a in arrays)
-        fewest, most = _BLOCK_ROWS
-        self._rows = min(most, max(fewest, most_bytes // width))
-        self._number = -1
-        self._block: dict[str, NDArray[Any]] = {}
-
-    def read(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
-        """Give rows ``start:stop`` of every array."""
-        parts: list[dict[str, NDArray[Any]]] = []
-        at = start
-        while at < stop or not parts:
-            self._load(at // self._rows)
-            first = self._number * self._rows
-            until = min(stop, first + self._rows)
-            parts.append({k: v[at - first : until - first] for k, v in self._block.items()})
-            at = until
-        # A copy, too, so that a few rows do not keep a whole block alive.
-        return {name: np.concatenate([part[name] for part in parts]) for name in self._names}
-
-    def _load(self, number: int) -> None:
-        if number != self._number:
-            rows = slice(number * self._rows, (number + 1) * self._rows)
-            self._block = {name: self._store.values(name, rows) for name in self._names}
-            self._number = number
+def _frame_names(store: Store) -> list[str]:
+    names = [spec.name for spec in frame_arrays(store.schema)]
+    return [*names, "embedding"] if store.has_embedding else names
 
 
 def _compare(part: str, one: Store, other: Store) -> None:

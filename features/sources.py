@@ -107,7 +107,7 @@ def discover(root: Path) -> Discovery:
     if not root.is_dir():
         if not _is_video(root.name):
             raise UsageError(f"{root} is not a video by its suffix; known are {_suffixes()}")
-        return Discovery((_file_source(root, root.name),), ())
+        return Discovery((file_source(root, root.name),), ())
 
     sources: list[Source] = []
     ignored: list[str] = []
@@ -120,7 +120,7 @@ def discover(root: Path) -> Discovery:
                 continue
             below = f"{relative}/{name}" if relative else name
             if _is_video(name):
-                sources.append(_file_source(folder / name, below))
+                sources.append(file_source(folder / name, below))
             else:
                 ignored.append(below)
     if not sources:
@@ -231,7 +231,33 @@ def _checked(relative: str) -> str:
     return relative
 
 
-def _file_source(path: Path, relative: str) -> Source:
+def files_below(root: Path) -> Iterator[tuple[Path, str]]:
+    """Give every file below a folder and its path below it, in the order of `discover`.
+
+    Raises
+    ------
+    UsageError
+        A folder cannot be listed, or a name holds control characters.
+    """
+    for folder, relative, names in _walk(root):
+        for name in names:
+            yield folder / name, f"{relative}/{name}" if relative else name
+
+
+def file_source(path: Path, relative: str) -> Source:
+    """Name a file as one video.
+
+    Parameters
+    ----------
+    path : Path
+    relative : str
+        Its path below the root.
+
+    Raises
+    ------
+    UsageError
+        It is neither a file nor a folder, or its name holds control characters.
+    """
     try:
         status = path.stat()
         size, mtime_ns = status.st_size, status.st_mtime_ns

@@ -82,7 +82,7 @@ class ReadOptions:
     group : str
         Name of the one group of a format whose columns have any names; empty for its usual one.
     fps : float or None
-        Frames a second, where files count frames and do not time them.
+        Frames a second; takes the place of what the files say of time.
     all_faces : bool
         Keep every face as a video of its own, ``ID#1``, ``ID#2``, …, not only the main one.
     """

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 
 from feie.features.errors import UsageError
+from feie.features.formats.files import look_at
 from feie.features.formats.imported import Format
 
 # In the order in which they are asked whether they know a file: the most particular first.
-_MODULES: tuple[str, ...] = ()
+_MODULES = ("openface", "pyfeat", "libreface", "muse", "arrays", "plain")
 
 
 def formats() -> dict[str, Format]:
     """Every format by its name."""
     found = [import_module(f"feie.features.formats.{module}").FORMAT for module in _MODULES]
     return {known.name: known for known in found}
+
+
+def recognise(root: Path) -> Format:
+    """Tell the format of what lies at or below a root by a look at one file.
+
+    Raises
+    ------
+    UsageError
+        There is nothing that could be features.
+    """
+    sample = look_at(root)
+    for known in formats().values():
+        if known.recognises(root, sample):
+            return known
+    raise UsageError(
+        f"{sample.first} is of no known format; say which with --format ({', '.join(formats())})"
+    )
 
 
 def find_format(name: str) -> Format:

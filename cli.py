@@ -566,7 +566,11 @@ def evaluate(
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     store: Annotated[
-        str | None, typer.Option(help="Another store.", show_default="the run's own")
+        list[str] | None,
+        typer.Option(
+            help="Another store; of a fusion one a head, again and again.",
+            show_default="the run's own",
+        ),
     ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="Other labels.", show_default="the run's own")
@@ -593,7 +597,9 @@ def evaluate(
 
     Example: `feie evaluate --run runs/a --against runs/b --report report.html`
     """
-    _perform("evaluate", _given(locals()), as_json, _show_evaluate)
+    values = _given(locals())
+    values["store"] = tuple(store or ())
+    _perform("evaluate", values, as_json, _show_evaluate)
 
 
 def _show_evaluate(result: Any) -> None:
@@ -621,6 +627,8 @@ def _show_evaluate(result: Any) -> None:
         style="bold",
     )
     out.print(table)
+    if result.heads:
+        _show_heads(result.heads, result.mean_pearson)
     if result.against is not None:
         _show_against(result.against)
     for note in result.notes:
@@ -628,6 +636,18 @@ def _show_evaluate(result: Any) -> None:
     for what in ("predictions", "submission", "report"):
         if path := getattr(result, what):
             _say(f"{what} → {escape(path)}")
+
+
+def _show_heads(heads: Any, fused: float | None) -> None:
+    from feie.heads.fusion import weight_range
+
+    columns = {"head": "left", "weight": "right", "mean Pearson": "right"}
+    table = _table("each store alone, and fused", columns)
+    for head in heads:
+        name = f"{Path(head.run).name}: {head.store}"
+        table.add_row(escape(name), weight_range(head.weights), _figure(head.mean_pearson))
+    table.add_row("fused", "", _figure(fused), style="bold")
+    out.print(table)
 
 
 def _show_against(other: Any) -> None:
@@ -646,9 +666,10 @@ def predict(
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     store: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="The store to predict, or to keep with --videos.", show_default="features.zarr"
+            help="The store to predict, or to keep with --videos; of a fusion one a head.",
+            show_default="features.zarr",
         ),
     ] = None,
     videos: Annotated[
@@ -666,6 +687,10 @@ def predict(
     form: Annotated[
         str, typer.Option(help=_FORM.replace("`labels` (ids as in the label file), ", ""))
     ] = "plain",
+    clip: Annotated[
+        bool,
+        typer.Option("--clip", help="Keep what is written within [0, 1], the challenges' range."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Predict videos without labels, from a store or straight from the videos.
@@ -673,7 +698,7 @@ def predict(
     Example: `feie predict --run runs/a --videos new-clips --out predictions.csv`
     """
     values = _given(locals())
-    values["out"] = values.pop("file")
+    values["out"], values["store"] = values.pop("file"), tuple(store or ())
     if form == "labels":
         raise typer.BadParameter("there are no labels here: eri, emi or plain", param_hint="--form")
     _perform("predict", values, as_json, _show_predict)

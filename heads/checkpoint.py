@@ -26,7 +26,8 @@ from feie.heads.inputs import InputConfig, Standardiser
 from feie.heads.mrnn import MRNN, MRNNConfig
 from feie.heads.stat import STATISTICS, Stat, StatConfig
 
-FORMAT = "feie-head/1"
+FORMAT, FUSION_FORMAT, FRAMES_FORMAT = "feie-head/1", "feie-fusion/1", "feie-frame-va/1"
+_FORMATS = {FORMAT, FUSION_FORMAT, FRAMES_FORMAT}
 HEAD_WEIGHTS, HEAD_JSON, STATE = "head.safetensors", "head.json", "state.safetensors"
 _ARRAYS = {
     "standardiser": ("mean", "sd"),
@@ -210,7 +211,7 @@ def latest_run(runs: Path) -> Path:
             notes = read_json(path)
         except HeadError:
             notes = {}
-        if notes.get("format") == FORMAT:
+        if notes.get("format") in _FORMATS:
             # Without a time of its end a run counts as the oldest.
             finished.append((str(notes.get("ended") or ""), path.parent.name, path.parent))
         else:

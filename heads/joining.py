@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from feie.features.errors import LabelError
+from feie.features.store.reader import Store
 from feie.heads.labels import Labels, normalise_id
 
 
@@ -62,17 +63,11 @@ def join(
         No label joins, too many do not, or two labels mean the same video.
     """
     known = set(ids)
-    loosely = not known.issuperset(labels.ids)
-    by_name, by_number = _by_other_names(known) if loosely else ({}, {})
     rows, found, missing, owner = [], [], [], dict[str, str]()
-    for row, label in enumerate(labels.ids):
-        if label in known:
-            video = label
-        elif len(same_name := by_name.get(label, [])) == 1:
-            video = same_name[0]
-        elif len(same_number := by_number.get(_number(label), [])) == 1:
-            video = same_number[0]
-        else:
+    for row, (label, video) in enumerate(
+        zip(labels.ids, find_videos(labels.ids, known), strict=True)
+    ):
+        if video is None:
             missing.append(label)
             continue
         if video in owner:
@@ -87,6 +82,70 @@ def join(
     if len(missing) > allowed or not rows:
         raise LabelError(_no_join(labels, missing, known, store, failed or {}, tolerance))
     return Join(labels.take(np.array(rows, dtype=np.int64)), tuple(found), tuple(missing))
+
+
+@dataclass(frozen=True)
+class JoinAll:
+    """Labels that have a video in each of several stores.
+
+    Attributes
+    ----------
+    labels : Labels
+    store_ids : tuple of tuple of str
+        Ids of each store, in the order of the labels.
+    missing : tuple of str
+        Ids of labels that lack a video in one of the stores or more.
+    """
+
+    labels: Labels
+    store_ids: tuple[tuple[str, ...], ...]
+    missing: tuple[str, ...]
+
+
+def join_all(labels: Labels, stores: Sequence[Store], *, tolerance: float = 0.05) -> JoinAll:
+    """Find the video of every label in every store; parameters as in `join`.
+
+    Raises
+    ------
+    LabelError
+        As in `join`, for one of the stores or for what all have in common.
+    """
+    joins = [join(labels, s.ids, s.path, failed=s.failed, tolerance=tolerance) for s in stores]
+    found = [dict(zip(j.labels.ids, j.store_ids, strict=True)) for j in joins]
+    rows = [i for i, label in enumerate(labels.ids) if all(label in videos for videos in found)]
+    missing = tuple(label for label in labels.ids if any(label not in v for v in found))
+    allowed = max(1.0, tolerance * len(labels)) if tolerance else 0.0
+    if len(missing) > allowed or not rows:
+        lacks = "; ".join(
+            f"{s.path} lacks {len(j.missing)}, e.g. {j.missing[0]!r}"
+            for s, j in zip(stores, joins, strict=True)
+            if j.missing
+        )
+        raise LabelError(
+            f"only {len(rows)} of the {len(labels)} labels of {labels.path} that are needed here "
+            f"have a video in all {len(stores)} stores: {lacks}; at most {tolerance:.0%} may be "
+            f"missing (--unmatched)"
+        )
+    part = labels.take(np.array(rows, dtype=np.int64))
+    return JoinAll(part, tuple(tuple(videos[i] for i in part.ids) for videos in found), missing)
+
+
+def find_videos(wanted: Sequence[str], ids: Iterable[str]) -> list[str | None]:
+    """Find the video that each id means, by the rules of `join`; None where there is none."""
+    known = set(ids)
+    loosely = not known.issuperset(wanted)
+    by_name, by_number = _by_other_names(known) if loosely else ({}, {})
+    found: list[str | None] = []
+    for label in wanted:
+        if label in known:
+            found.append(label)
+        elif len(same_name := by_name.get(label, [])) == 1:
+            found.append(same_name[0])
+        elif len(same_number := by_number.get(_number(label), [])) == 1:
+            found.append(same_number[0])
+        else:
+            found.append(None)
+    return found
 
 
 def _by_other_names(known: set[str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:

@@ -130,10 +130,11 @@ class Labels:
         constant = np.ptp(self.values, axis=0) == 0
         if constant.any():
             names = ", ".join(np.array(self.targets)[constant])
+            rows = "the only video" if len(self) == 1 else f"all {len(self)} videos"
             raise LabelError(
-                f"{self.path}: {names} {'is' if constant.sum() == 1 else 'are'} constant over all "
-                f"{len(self)} videos of split {str(self.split[0])!r}{which}, so nothing can be "
-                f"learnt or correlated; choose other targets (--targets)"
+                f"{self.path}: {names} {'is' if constant.sum() == 1 else 'are'} constant over "
+                f"{rows} of split {str(self.split[0])!r}{which}, so nothing can be learnt "
+                f"or correlated; choose other targets (--targets)"
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,18 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from feie.features.errors import HeadError, StoreError
-from feie.features.store.reader import Store, open_store
+from feie.features.errors import HeadError
+from feie.features.store.reader import Store
 from feie.heads.challenges import SubmissionForm, submission
-from feie.heads.checkpoint import find_again, latest_run, load_head
+from feie.heads.checkpoint import find_again, latest_run
 from feie.heads.files import disk_errors, write_atomically, write_json
-from feie.heads.head import Head
-from feie.heads.inputs import Prepared, find_columns, prepare
-from feie.heads.joining import Join, join
+from feie.heads.joining import JoinAll, join_all
 from feie.heads.labels import Labels, SplitName, load_labels
 from feie.heads.metrics import compare, known, mean_defined, pearson, score
-from feie.pipeline.head_run import VIDEOS
+from feie.heads.runs import Run, load_run
+from feie.heads.wording import counted
+from feie.pipeline.evaluation_checks import differences, leaks
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.run_stores import (
+    Predicted,
+    StorePaths,
+    faceless_notes,
+    predict_videos,
+    stores_among,
+    stores_of,
+)
 
 TEST_LOG = "test-evaluations.log"
 
@@ -31,14 +38,14 @@ class EvaluateOptions(BaseModel):
     """What `feie evaluate` is asked to do; see ``feie evaluate --help`` for each.
 
     Without ``run`` it is the run that ended last under ``runs``; without ``store`` or ``labels``
-    they are the ones that it was trained on.
+    they are the ones that it was trained on. A fusion takes a store a head, or one for all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     run: Path | None = None
     runs: Path = Path("runs")
-    store: str | None = None
+    store: StorePaths = ()
     labels: Path | None = None
     split: SplitName = "val"
     unmatched: float = Field(default=0.05, ge=0, le=1)
@@ -75,6 +82,25 @@ class LengthScores(BaseModel):
     pearson: dict[str, float | None]
 
 
+class HeadScores(BaseModel):
+    """What one head of a fusion reaches alone, on the same videos.
+
+    Attributes
+    ----------
+    run, store : str
+    weights : dict of str to float
+        Of its intensities in the fusion's, a target each.
+    mean_pearson : float or None
+    pearson : dict of str to (float or None)
+    """
+
+    run: str
+    store: str
+    weights: dict[str, float]
+    mean_pearson: float | None
+    pearson: dict[str, float | None]
+
+
 class EvaluateResult(BaseModel):
     """Agreement with the labels of a split; None where a constant column leaves it undefined.
 
@@ -91,10 +117,14 @@ class EvaluateResult(BaseModel):
     subjects : int or None
         How many the bootstrap drew from, where the label file names them.
     length_baseline : LengthScores
+        Of the (first) head.
+    heads : list of HeadScores
+        Each head of a fusion; empty for a single one.
     missing : int
-        Labels without a usable video.
+        Labels without a usable video, in one of the stores or more.
     faceless : int
-        Videos without a face; predicted as the mean label of the training videos.
+        Videos without a face, in one of the stores or more; predicted there as the mean label of
+        the training videos.
     test_evaluations : int or None
         How often this run has been scored on the test split, this time included.
     predictions : str
@@ -119,6 +149,7 @@ class EvaluateResult(BaseModel):
     mean_mae: float
     mae: dict[str, float]
     length_baseline: LengthScores
+    heads: list[HeadScores]
     missing: int
     faceless: int
     test_evaluations: int | None
@@ -130,7 +161,7 @@ class EvaluateResult(BaseModel):
 
 
 def run(options: EvaluateOptions, progress: ProgressCallback = silent) -> EvaluateResult:
-    """Score a head on one split.
+    """Score a run, a head or a fusion of several, on one split.
 
     Writes ``predictions-<split>.csv`` and ``evaluation-<split>.json`` into the run folder, and
     the submission and the report where they are asked for; a look at the test split is also
@@ -141,103 +172,86 @@ def run(options: EvaluateOptions, progress: ProgressCallback = silent) -> Evalua
     FeieError
         Run, store or labels cannot be used together.
     """
-    folder = options.run or latest_run(options.runs)
-    head = load_head(folder)
-    store_path = options.store or find_again(head.notes["store"], folder)
-    labels_path = options.labels or Path(find_again(head.notes["labels"], folder))
-    labels = load_labels(labels_path, head.targets)
-    store = open_store(store_path)
-    find_columns(store.schema, head.inputs, store_path)
-    if not store.ids:
-        raise StoreError(f"{store_path} holds no video that was extracted without failure")
-    joined = join(
-        labels.of_split(options.split),
-        store.ids,
-        store_path,
-        failed=store.failed,
-        tolerance=options.unmatched,
+    scored = load_run(options.run or latest_run(options.runs))
+    folder, targets, split = scored.folder, scored.targets, options.split
+    labels = load_labels(
+        options.labels or Path(find_again(scored.notes["labels"], folder)), targets
     )
+    stores = stores_of(scored, options.store)
+    joined = join_all(labels.of_split(split), stores, tolerance=options.unmatched)
     truth = joined.labels.values
     if (np.ptp(truth, axis=0) == 0).all():
         joined.labels.check_varied()
-    notes = [*labels.notes, *_differences(head, store, labels)]
-    notes += _leaks(folder, head, store, labels, joined, options.split)
+    notes = [*labels.notes, *differences(scored, stores, labels)]
+    notes += leaks(scored, stores, labels, joined, split)
 
-    prepared, prediction = predict_videos(head, folder, store, joined.store_ids)
+    found = predict_videos(scored, stores, joined.store_ids)
+    prediction = found.fused
     subjects = joined.labels.subjects
     groups = None if subjects is None else np.unique(subjects, return_inverse=True)[1]
     scores = score(prediction, truth, groups=groups)
-    by_length = pearson(head.baseline.predict(prepared.frames.lengths), truth)
+    lengths = found.prepared[0].frames.lengths
+    by_length = pearson(scored.parts[0].head.baseline.predict(lengths), truth)
     notes += [
         f"Pearson of {name} is undefined: its "
         f"{'labels are' if np.ptp(column) == 0 else 'predictions are'} constant on this split"
-        for name, rho, column in zip(head.targets, scores.pearson, truth.T, strict=True)
+        for name, rho, column in zip(targets, scores.pearson, truth.T, strict=True)
         if np.isnan(rho)
     ]
     if joined.missing:
         first = ", ".join(joined.missing[:3])
         notes.append(
-            f"{len(joined.missing)} labels have no usable video and are not scored: {first}"
+            f"{counted(len(joined.missing), 'label', 'has', 'have')} no usable video"
+            f"{' in every store' if scored.fused else ''}, not scored: {first}"
         )
-    if prepared.faceless:
-        notes.append(
-            f"{prepared.faceless} videos show no face: predicted as the training videos' mean label"
-        )
+    notes += faceless_notes(stores, found)
 
     against = None
     if options.against is not None:
-        other = load_head(options.against)
-        if other.targets != head.targets:
-            raise HeadError(
-                f"{options.against} predicts {', '.join(other.targets)}, {folder} predicts "
-                f"{', '.join(head.targets)}; two runs are compared on the same targets"
-            )
-        notes += [
-            f"{options.against}: {note}"
-            for note in _leaks(options.against, other, store, labels, joined, options.split)
-        ]
-        _, theirs = predict_videos(other, options.against, store, joined.store_ids)
-        against = _against(options.against, head.targets, prediction, theirs, truth, groups)
-    predictions = folder / f"predictions-{options.split}.csv"
-    ids, targets = joined.labels.ids, head.targets
+        against, more = _against(options.against, scored, stores, labels, joined, found, options)
+        notes += more
+    predictions = folder / f"predictions-{split}.csv"
+    ids = joined.labels.ids
     write_atomically(predictions, submission(ids, targets, prediction, "plain"))
     if options.submission is not None:
         written = labels.id_column, joined.labels.written
         content = submission(ids, targets, prediction, options.form, written)
         write_atomically(options.submission, content)
         if joined.missing:
-            notes.append(f"{options.submission} lacks {len(joined.missing)} videos of the split")
+            notes.append(
+                f"{options.submission} lacks {counted(len(joined.missing), 'video')} of the split"
+            )
     looks = None
-    if options.split == "test":
-        looks = _log_test(folder, store, labels, len(truth), scores.mean_pearson)
+    if split == "test":
+        looks = _log_test(folder, stores, labels, len(truth), scores.mean_pearson)
         if looks > 1:
             notes.append(
                 f"this run was scored on the test split {looks} times; choose on val, test once"
             )
     result = EvaluateResult(
         run=str(folder),
-        store=store_path,
+        store=" + ".join(store.path for store in stores),
         labels=str(labels.path),
-        split=options.split,
+        split=split,
         n=len(truth),
         subjects=None if groups is None else int(groups.max()) + 1,
         mean_pearson=known(scores.mean_pearson),
         mean_interval=_pair(scores.mean_pearson_interval),
-        pearson=_named(head.targets, scores.pearson),
+        pearson=_named(targets, scores.pearson),
         intervals={
-            name: _pair(row)
-            for name, row in zip(head.targets, scores.pearson_interval, strict=True)
+            name: _pair(row) for name, row in zip(targets, scores.pearson_interval, strict=True)
         },
         mean_ccc=known(mean_defined(scores.ccc)),
-        ccc=_named(head.targets, scores.ccc),
+        ccc=_named(targets, scores.ccc),
         mean_mae=float(scores.mae.mean()),
-        mae={name: float(v) for name, v in zip(head.targets, scores.mae, strict=True)},
+        mae={name: float(v) for name, v in zip(targets, scores.mae, strict=True)},
         length_baseline=LengthScores(
             mean_pearson=known(mean_defined(by_length)),
-            pearson=_named(head.targets, by_length),
+            pearson=_named(targets, by_length),
         ),
+        heads=_heads(scored, stores, found, truth) if scored.fused else [],
         missing=len(joined.missing),
-        faceless=prepared.faceless,
+        faceless=int(found.faceless().sum()),
         test_evaluations=looks,
         predictions=str(predictions),
         against=against,
@@ -245,121 +259,83 @@ def run(options: EvaluateOptions, progress: ProgressCallback = silent) -> Evalua
         report=None if options.report is None else str(options.report),
         notes=notes,
     )
-    write_json(folder / f"evaluation-{options.split}.json", result.model_dump(mode="json"))
+    write_json(folder / f"evaluation-{split}.json", result.model_dump(mode="json"))
     if options.report is not None:
         from feie.pipeline.report import write_report  # matplotlib loads slowly
 
-        write_report(options.report, folder, head, result, joined, prepared.frames, prediction)
+        write_report(options.report, scored, result, joined.labels, found)
     progress(Progress("videos", len(truth), len(truth)))
     return result
 
 
-def predict_videos(
-    head: Head, folder: Path, store: Store, videos: Sequence[str]
-) -> tuple[Prepared, NDArray[np.float64]]:
-    """Read videos as the head of a run does, and predict them, shape (videos, targets).
-
-    Raises
-    ------
-    HeadError
-        The store has other columns, or what is predicted is not finite.
-    """
-    columns = find_columns(store.schema, head.inputs, store.path)
-    prepared = prepare(store.read(videos, columns), head.inputs)
-    prediction = head.predict(prepared.frames)
-    if not np.isfinite(prediction).all():
-        raise HeadError(
-            f"{folder} predicts what is not finite for {store.path}: its weights are damaged, or "
-            f"the store's columns lie far outside those of its training"
+def _heads(
+    scored: Run, stores: Sequence[Store], found: Predicted, truth: NDArray[np.float64]
+) -> list[HeadScores]:
+    rows = []
+    for part, store, prediction in zip(scored.parts, stores, found.parts, strict=True):
+        rho = pearson(prediction, truth)
+        rows.append(
+            HeadScores(
+                run=str(part.folder),
+                store=store.path,
+                weights=dict(zip(scored.targets, part.weights.tolist(), strict=True)),
+                mean_pearson=known(mean_defined(rho)),
+                pearson=_named(scored.targets, rho),
+            )
         )
-    return prepared, prediction
+    return rows
 
 
 def _against(
-    run: Path,
-    targets: tuple[str, ...],
-    ours: NDArray[np.float64],
-    theirs: NDArray[np.float64],
-    truth: NDArray[np.float64],
-    groups: NDArray[np.int64] | None,
-) -> AgainstResult:
-    found, names = compare(ours, theirs, truth, groups=groups), (*targets, "mean")
-    return AgainstResult(
-        run=str(run),
-        mean_pearson=known(mean_defined(pearson(theirs, truth))),
-        difference=_named(names, found.difference),
-        interval={n: _pair(row) for n, row in zip(names, found.interval, strict=True)},
-        p_value=_named(names, found.p_value),
-    )
-
-
-def _differences(head: Head, store: Store, labels: Labels) -> list[str]:
-    """Say what is not as it was in training."""
-    notes, trained = [], head.notes["store"]
-    now = dict(store.provenance).get("extractor") or {}
-    before = trained.get("extractor") or {}
-    if now.get("sha256") != before.get("sha256"):
-        notes.append(
-            f"{store.path} was made by extractor {now.get('name')}, the head was trained on "
-            f"{before.get('name')} (other weights): its figures may mean little"
+    path: Path,
+    scored: Run,
+    stores: Sequence[Store],
+    labels: Labels,
+    joined: JoinAll,
+    found: Predicted,
+    options: EvaluateOptions,
+) -> tuple[AgainstResult, list[str]]:
+    """Compare with another run on the videos that both have; gives notes too."""
+    other = load_run(path)
+    if other.targets != scored.targets:
+        raise HeadError(
+            f"{path} predicts {', '.join(other.targets)}, {scored.folder} predicts "
+            f"{', '.join(scored.targets)}; two runs are compared on the same targets"
         )
-    elif store.fingerprint != trained["fingerprint"]:
-        notes.append(f"{store.path} is not, or no longer, the store that the head was trained on")
-    if labels.sha256 != head.notes["labels"]["sha256"]:
-        notes.append(f"{labels.path} is not, or no longer, the file that the head was trained on")
-    return notes
-
-
-def _leaks(
-    folder: Path, head: Head, store: Store, labels: Labels, joined: Join, split: SplitName
-) -> list[str]:
-    """Find videos of this split that the head was trained on, or its epoch chosen on.
-
-    Raises
-    ------
-    HeadError
-        There are some, in the same store or by the same labels, and the split should have none.
-    """
-    if split == "train":
-        return ["these are the videos that the head was trained on: the figures flatter"]
-    try:
-        with (folder / VIDEOS).open(encoding="utf-8", newline="") as file:
-            split_of = {row["video"]: row["split"] for row in csv.DictReader(file)}
-    except (OSError, KeyError, ValueError, csv.Error) as error:
-        raise HeadError(f"{folder / VIDEOS} cannot be read: {error}") from None
-    same = (
-        labels.sha256 == head.notes["labels"]["sha256"]
-        or store.fingerprint == head.notes["store"]["fingerprint"]
+    theirs_in = stores_among(other, stores)
+    both = join_all(joined.labels, theirs_in, tolerance=options.unmatched)
+    notes = [f"{path}: {n}" for n in leaks(other, theirs_in, labels, both, options.split)]
+    if both.missing:
+        notes.append(
+            f"{path} lacks {counted(len(both.missing), 'video')}: compared on the "
+            f"{len(both.labels)} that both have"
+        )
+    place = {video: row for row, video in enumerate(joined.labels.ids)}
+    rows = np.array([place[video] for video in both.labels.ids])
+    ours, truth = found.fused[rows], both.labels.values
+    theirs = predict_videos(other, theirs_in, both.store_ids).fused
+    subjects = both.labels.subjects
+    groups = None if subjects is None else np.unique(subjects, return_inverse=True)[1]
+    compared, names = compare(ours, theirs, truth, groups=groups), (*scored.targets, "mean")
+    result = AgainstResult(
+        run=str(path),
+        mean_pearson=known(mean_defined(pearson(theirs, truth))),
+        difference=_named(names, compared.difference),
+        interval={n: _pair(row) for n, row in zip(names, compared.interval, strict=True)},
+        p_value=_named(names, compared.p_value),
     )
-    notes = []
-    for past, use in (("train", "the head was trained"), ("val", "the head's epoch was chosen")):
-        seen = [video for video in joined.store_ids if split_of.get(video) == past]
-        if not seen:
-            continue
-        text = f"{len(seen)} of {len(joined.store_ids)} videos of split {split!r}, e.g. {seen[0]!r}"
-        if split == past:
-            notes.append(f"{use} on these videos ({len(seen)}): the figures flatter a little")
-        elif same:
-            raise HeadError(
-                f"{text}, were in the {'training' if past == 'train' else 'validation'} split of "
-                f"{folder}; score it with the split of its training"
-            )
-        else:
-            notes.append(
-                f"{text}, have the ids of videos of {folder} that {use} on: if they are the same, "
-                f"it flatters"
-            )
-    return notes
+    return result, notes
 
 
-def _log_test(folder: Path, store: Store, labels: Labels, n: int, mean: float) -> int:
+def _log_test(folder: Path, stores: Sequence[Store], labels: Labels, n: int, mean: float) -> int:
     """Note a look at the test split; gives the number of looks so far."""
     path = folder / TEST_LOG
     stamp = datetime.now(UTC).isoformat(timespec="seconds")
+    used = "+".join(dict.fromkeys(store.fingerprint for store in stores))
     with disk_errors(path):
         with path.open("a", encoding="utf-8") as file:
             file.write(
-                f"{stamp} n={n} mean_pearson={mean:.4f} store={store.fingerprint} "
+                f"{stamp} n={n} mean_pearson={mean:.4f} store={used} "
                 f"labels=sha256:{labels.sha256}\n"
             )
         return len(path.read_bytes().splitlines())

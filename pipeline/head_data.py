@@ -21,6 +21,7 @@ from feie.heads.inputs import (
 from feie.heads.joining import Join, join
 from feie.heads.labels import Labels, load_labels
 from feie.heads.training import Examples
+from feie.heads.wording import counted
 from feie.pipeline.head_options import TrainHeadOptions
 
 _SPLITS: tuple[Literal["train", "val"], ...] = ("train", "val")
@@ -174,18 +175,20 @@ def describe(data: HeadData) -> list[str]:
     if missing := data.joined.missing:
         first = ", ".join(missing[:3])
         notes.append(
-            f"{len(missing)} labels have no usable video in {data.store.path} and are left out: "
+            f"{counted(len(missing), 'label', 'has', 'have')} no usable video in "
+            f"{data.store.path}, left out: "
             f"{first}{', …' if len(missing) > 3 else ''}"
         )
     if data.prepared.faceless:
         notes.append(
-            f"{data.prepared.faceless} videos show no face in any frame: left out of training, "
-            f"predicted as the mean label of the training videos"
+            f"{counted(data.prepared.faceless, 'video', 'shows', 'show')} no face in any frame: "
+            f"left out of training, predicted as the mean label of the training videos"
         )
     if data.prepared.shortened:
         how = "resampled uniformly" if data.inputs.long == "uniform" else "cut"
         notes.append(
-            f"{data.prepared.shortened} videos are longer than t={data.inputs.t} frames and "
-            f"were {how} to that length"
+            f"{counted(data.prepared.shortened, 'video', 'is', 'are')} longer than "
+            f"t={data.inputs.t} frames and {'was' if data.prepared.shortened == 1 else 'were'} "
+            f"{how} to that length"
         )
     return notes

@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from feie.features.errors import StoreError, UsageError
-from feie.features.store.reader import open_store
+from feie.features.store.reader import Store
 from feie.heads.challenges import SubmissionForm, submission
-from feie.heads.checkpoint import latest_run, load_head
+from feie.heads.checkpoint import latest_run
 from feie.heads.files import write_atomically
+from feie.heads.joining import find_videos
 from feie.heads.labels import normalise_id
+from feie.heads.runs import Run, load_run
+from feie.heads.wording import counted
 from feie.pipeline import extract
-from feie.pipeline.evaluate import predict_videos
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.run_stores import (
+    StorePaths,
+    faceless_notes,
+    other_extractors,
+    predict_videos,
+    stores_of,
+)
 
 
 class PredictOptions(BaseModel):
     """What `feie predict` is asked to do; see ``feie predict --help`` for each.
 
-    Without ``run`` it is the run that ended last under ``runs``. With ``videos`` these are
-    extracted first, by the extractor of the head's training unless another is named, into
-    ``store``, or into a store that is removed afterwards.
+    Without ``run`` it is the run that ended last under ``runs``. A fusion takes a store a head.
+    With ``videos`` these are extracted first, by the extractor of the head's training unless
+    another is named, into ``store``, or into a store that is removed afterwards. ``clip`` keeps
+    what is written within [0, 1], the challenges' range; a head may leave it by a little.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: Path | None = None
     runs: Path = Path("runs")
-    store: str | None = None
+    store: StorePaths = ()
     videos: Path | None = None
     extractor: str | None = None
     detector: str | None = None
     out: Path = Path("predictions.csv")
     form: SubmissionForm = "plain"
+    clip: bool = False
 
 
 class PredictResult(BaseModel):
@@ -63,66 +76,100 @@ class PredictResult(BaseModel):
 
 
 def run(options: PredictOptions, progress: ProgressCallback = silent) -> PredictResult:
-    """Predict every video of a store, or of a folder.
+    """Predict every video of a store, of several for a fusion, or of a folder.
 
     Raises
     ------
     FeieError
         Run, store or videos cannot be used together.
     """
+    run_ = load_run(options.run or latest_run(options.runs))
     if options.videos is None:
-        return _predict(options, options.store or "features.zarr", progress)
-    if options.store is not None and "://" not in options.store:
-        return _extract(options, options.store, progress)
-    if options.store is not None:
-        raise UsageError(f"videos are extracted into a folder; {options.store} is an address")
+        if run_.fused and not options.store:
+            stores = ", ".join(part.head.notes["store"]["path"] for part in run_.parts)
+            raise UsageError(
+                f"{run_.folder} fuses {len(run_.parts)} heads, trained on {stores}: name a store "
+                f"for each, in that order (--store, again and again)"
+            )
+        return _predict(options, run_, options.store or ("features.zarr",), progress)
+    if len(options.store) > 1:
+        raise UsageError("videos are extracted into one store: give one --store, or none")
+    if options.store and "://" in options.store[0]:
+        raise UsageError(f"videos are extracted into a folder; {options.store[0]} is an address")
+    if options.store:
+        return _extract(options, run_, options.store[0], progress)
     with tempfile.TemporaryDirectory(prefix="feie-predict-") as folder:
-        done = _extract(options, str(Path(folder) / "features.zarr"), progress)
+        done = _extract(options, run_, str(Path(folder) / "features.zarr"), progress)
     return done.model_copy(update={"store": "(removed; --store keeps it)"})
 
 
-def _extract(options: PredictOptions, store: str, progress: ProgressCallback) -> PredictResult:
-    head = load_head(options.run or latest_run(options.runs))
-    trained_with = (head.notes["store"].get("extractor") or {}).get("name")
+def _extract(
+    options: PredictOptions, run_: Run, store: str, progress: ProgressCallback
+) -> PredictResult:
+    makers = [part.head.notes["store"].get("extractor") or {} for part in run_.parts]
+    if len({maker.get("sha256") for maker in makers}) > 1:
+        names = ", ".join(str(maker.get("name")) for maker in makers)
+        raise UsageError(
+            f"{run_.folder} fuses heads on what {names} made, and videos are extracted by one: "
+            f"extract or import a store for each, and name them with --store"
+        )
     given = {
         "videos": options.videos,
         "store": store,
-        "extractor": options.extractor or trained_with,
+        "extractor": options.extractor or makers[0].get("name"),
         "detector": options.detector,
     }
     values = {name: value for name, value in given.items() if value is not None}
     extract.run(extract.ExtractOptions.model_validate(values), progress)
-    return _predict(options, store, progress)
+    return _predict(options, run_, (store,), progress)
 
 
-def _predict(options: PredictOptions, path: str, progress: ProgressCallback) -> PredictResult:
-    folder = options.run or latest_run(options.runs)
-    head, store, notes = load_head(folder), open_store(path), []
-    if not store.ids:
-        raise StoreError(f"{path} holds no video that was extracted without failure")
-    now = dict(store.provenance).get("extractor") or {}
-    before = head.notes["store"].get("extractor") or {}
-    if now.get("sha256") != before.get("sha256"):
-        notes.append(
-            f"{path} was made by extractor {now.get('name')}, the head was trained on "
-            f"{before.get('name')} (other weights): its figures may mean little"
-        )
-    ids = list(store.ids)
-    prepared, prediction = predict_videos(head, folder, store, ids)
-    if prepared.faceless:
-        notes.append(
-            f"{prepared.faceless} videos show no face: predicted as the training videos' mean label"
-        )
-    names = [normalise_id(video) for video in ids]
-    write_atomically(options.out, submission(names, head.targets, prediction, options.form))
-    progress(Progress("videos", len(ids), len(ids)))
+def _predict(
+    options: PredictOptions, run_: Run, paths: tuple[str, ...], progress: ProgressCallback
+) -> PredictResult:
+    stores = stores_of(run_, paths)
+    notes = other_extractors(run_, stores)
+    videos, lost = _common(stores)
+    notes += lost
+    found = predict_videos(run_, stores, videos)
+    notes += faceless_notes(stores, found)
+    prediction = found.fused
+    if options.clip:
+        outside = int(((prediction < 0) | (prediction > 1)).any(axis=1).sum())
+        prediction = np.clip(prediction, 0.0, 1.0)
+        notes.append(f"{counted(outside, 'video')} had an intensity clipped to [0, 1]")
+    names = [normalise_id(video) for video in videos[0]]
+    write_atomically(options.out, submission(names, run_.targets, prediction, options.form))
+    progress(Progress("videos", len(names), len(names)))
     return PredictResult(
-        run=str(folder),
-        store=path,
+        run=str(run_.folder),
+        store=" + ".join(dict.fromkeys(store.path for store in stores)),
         predictions=str(options.out),
-        videos=len(ids),
-        targets=list(head.targets),
-        faceless=prepared.faceless,
-        failed=dict(store.failed),
+        videos=len(names),
+        targets=list(run_.targets),
+        faceless=int(found.faceless().sum()),
+        failed={k: v for store in stores for k, v in store.failed.items()},
         notes=notes,
     )
+
+
+def _common(stores: Sequence[Store]) -> tuple[list[list[str]], list[str]]:
+    """Give the ids of the videos that all stores have, store by store, and what some lack."""
+    own, notes = stores[0].ids, []
+    ids = [normalise_id(video) for video in own]
+    found = [find_videos(ids, store.ids) for store in stores[1:]]
+    rows = [row for row in range(len(ids)) if all(videos[row] is not None for videos in found)]
+    columns = [[own[row] for row in rows]]
+    columns += [[str(videos[row]) for row in rows] for videos in found]
+    for store, picked in zip(stores, columns, strict=True):
+        if lost := sorted(set(store.ids) - set(picked)):
+            notes.append(
+                f"{counted(len(lost), 'video')} of {store.path} not in every store, left out: "
+                f"{', '.join(lost[:3])}{', …' if len(lost) > 3 else ''}"
+            )
+    if not rows:
+        raise StoreError(
+            f"{' and '.join(s.path for s in stores)} have no video in common; ids look like "
+            f"{', '.join(repr(store.ids[0]) for store in stores)}"
+        )
+    return columns, notes

@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feie.heads.files import write_atomically
-from feie.heads.head import Head
-from feie.heads.joining import Join
+from feie.heads.fusion import weight_range
+from feie.heads.labels import Labels
 from feie.heads.metrics import bootstrap_pearson, pearson
-from feie.heads.ragged import Ragged
+from feie.heads.runs import Run
+from feie.heads.wording import counted
 from feie.pipeline import report_figures as figures
+from feie.pipeline.run_stores import Predicted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,46 +55,39 @@ pre{background:#f4f6f8;padding:.7rem;overflow:auto;font-size:.85em}
 
 
 def write_report(
-    path: Path,
-    run: Path,
-    head: Head,
-    result: EvaluateResult,
-    joined: Join,
-    frames: Ragged,
-    prediction: Array,
+    path: Path, run: Run, result: EvaluateResult, labels: Labels, found: Predicted
 ) -> None:
     """Write the page.
 
     Parameters
     ----------
     path : Path
-    run : Path
-        Its training log is drawn, where there is one.
-    head : Head
+    run : Run
+        The training logs of its heads are drawn, where there are any.
     result : EvaluateResult
-    joined : Join
-        Videos and labels that were scored.
-    frames : Ragged
-        As the head read them, before standardisation.
-    prediction : ndarray of float64, shape (videos, targets)
+    labels : Labels
+        Of the videos that were scored.
+    found : Predicted
+        What the run says of them, with the frames that each head read.
 
     Raises
     ------
     HeadError
         It cannot be written.
     """
-    truth, targets = joined.labels.values, head.targets
+    truth, targets, prediction = labels.values, run.targets, found.fused
     mean = "undefined" if result.mean_pearson is None else f"{result.mean_pearson:.3f}"
     unit = "subjects" if result.subjects else "videos"
     sections = [
         f"<p class=figure>mean Pearson {mean}{_range(result.mean_interval)}</p>",
-        f"<p>{escape(result.run)} on split <b>{result.split}</b>: {result.n} videos; intervals are "
-        f"bootstrap 95 % over {unit}"
+        f"<p>{escape(result.run)} on split <b>{result.split}</b>: {counted(result.n, 'video')}; "
+        f"intervals are bootstrap 95 % over {unit}"
         + (f" ({result.subjects})" if result.subjects else "")
         + ".</p>",
         _notes(result.notes),
         "<h2>Agreement with the labels</h2>",
         _scores(result),
+        _fused(result),
         _against(result),
         _picture(figures.bars(targets, result), "Pearson of each target with its 95 % interval"),
         "<h2>Predicted against given</h2>",
@@ -100,20 +95,17 @@ def write_report(
         "videos by prediction: on the diagonal the head is calibrated.</p>",
         _picture(figures.scatter(targets, prediction, truth), "prediction against label"),
         "<h2>By length of the video</h2>",
-        _by_length(frames.lengths, prediction, truth),
+        _by_length(found.prepared[0].frames.lengths, prediction, truth),
+        _training(run),
     ]
-    epochs = _epochs(run)
-    if epochs:
-        best = int(head.notes.get("training", {}).get("best_epoch", 0))
-        sections += ["<h2>Training</h2>", _picture(figures.curves(epochs, best), "training curves")]
-    sections += ["<h2>Best and worst videos</h2>", _extremes(head, joined, frames, prediction)]
+    sections += ["<h2>Best and worst videos</h2>", _extremes(run, labels, found)]
     sections += ["<h2>Published figures</h2>", _published(result)]
-    sections += ["<h2>Where this comes from</h2>", _provenance(head, result)]
+    sections += ["<h2>Where this comes from</h2>", _provenance(run, result)]
     page = (
         "<!doctype html><html lang=en><head><meta charset=utf-8>"
         '<link rel=icon href="data:,">'
-        f"<title>feie: {escape(run.name)}, {result.split}</title><style>{_STYLE}</style></head>"
-        f"<body><h1>{escape(run.name)}</h1>{''.join(sections)}</body></html>\n"
+        f"<title>feie: {escape(run.folder.name)}, {result.split}</title><style>{_STYLE}</style>"
+        f"</head><body><h1>{escape(run.folder.name)}</h1>{''.join(sections)}</body></html>\n"
     )
     write_atomically(path, page.encode())
 
@@ -158,6 +150,35 @@ def _scores(result: EvaluateResult) -> str:
         "The masked concatenation tells the head how long a video is, so a result is worth what it "
         "adds to this.</p>"
     )
+
+
+def _fused(result: EvaluateResult) -> str:
+    """Each head of a fusion alone, and the fusion."""
+    if not result.heads:
+        return ""
+    rows = [
+        [f"{Path(head.run).name}: {head.store}", weight_range(head.weights),
+         _number(head.mean_pearson), *(_number(rho) for rho in head.pearson.values())]
+        for head in result.heads
+    ]  # fmt: skip
+    rows.append(["fused", "", _number(result.mean_pearson), *map(_number, result.pearson.values())])
+    header = ["head", "weight", "mean Pearson", *result.pearson]
+    return (
+        "<h2>Each store alone, and fused</h2><p class=note>The fusion is the weighted mean of the "
+        "heads' intensities; the weights were chosen on the validation videos.</p>"
+        + _table(header, rows, last_is_mean=True)
+    )
+
+
+def _training(run: Run) -> str:
+    """Learning curves of every head that has a log."""
+    drawn = []
+    for part in run.parts:
+        if epochs := _epochs(part.folder):
+            best = int(part.head.notes.get("training", {}).get("best_epoch", 0))
+            title = f"<h3>{escape(part.folder.name)}</h3>" if run.fused else ""
+            drawn.append(title + _picture(figures.curves(epochs, best), "training curves"))
+    return "<h2>Training</h2>" + "".join(drawn) if drawn else ""
 
 
 def _against(result: EvaluateResult) -> str:
@@ -210,12 +231,12 @@ def _epochs(run: Path) -> list[dict[str, float]]:
         return []
 
 
-def _extremes(head: Head, joined: Join, frames: Ragged, prediction: Array) -> str:
+def _extremes(run: Run, labels: Labels, found: Predicted) -> str:
     """Timelines of the videos that were predicted best and worst."""
-    truth = joined.labels.values
+    truth, prediction = labels.values, found.fused
     sd = np.where(truth.std(0) > 0, truth.std(0), 1.0)
     error = np.sqrt((((prediction - truth) / sd) ** 2).mean(1))
-    error[frames.lengths == 0] = np.nan
+    error[found.faceless()] = np.nan
     order = [int(i) for i in np.argsort(error) if not np.isnan(error[i])]
     count = min(2, len(order) // 2)
     parts = [
@@ -224,24 +245,29 @@ def _extremes(head: Head, joined: Join, frames: Ragged, prediction: Array) -> st
     ]
     for title, chosen in (("Best", order[:count]), ("Worst", order[::-1][:count])):
         for video in chosen:
-            name = joined.labels.ids[video]
+            name = labels.ids[video]
             said = ", ".join(
                 f"{target} {p:.2f} ({t:.2f})"
-                for target, p, t in zip(head.targets, prediction[video], truth[video], strict=True)
+                for target, p, t in zip(run.targets, prediction[video], truth[video], strict=True)
             )
             parts.append(
                 f"<h3>{title}: {escape(name)}</h3><p class=note>error {error[video]:.2f}; "
                 f"predicted (given): {escape(said)}</p>"
             )
-            drawn = figures.timeline(frames[video], head.inputs)
-            parts.append(_picture(drawn, f"timeline of {name}"))
+            for part, ready in zip(run.parts, found.prepared, strict=True):
+                drawn = figures.timeline(ready.frames[video], part.head.inputs)
+                parts.append(_picture(drawn, f"timeline of {name}"))
     return "".join(parts)
 
 
 def _published(result: EvaluateResult) -> str:
     rows = [[name, what, f"{value:.3f}"] for name, what, value in PUBLISHED]
     rows.append(
-        [f"this run, {result.n} videos of its own labels", "", _number(result.mean_pearson)]
+        [
+            f"this run, {counted(result.n, 'video')} of its own labels",
+            "",
+            _number(result.mean_pearson),
+        ]
     )
     return (
         "<p class=note>As published, on Hume-Reaction's validation split, and not measured here. "
@@ -251,12 +277,18 @@ def _published(result: EvaluateResult) -> str:
     )
 
 
-def _provenance(head: Head, result: EvaluateResult) -> str:
-    what: dict[str, Any] = {
+def _provenance(run: Run, result: EvaluateResult) -> str:
+    heads: list[dict[str, Any]] = [
+        {
+            "model": part.head.model.config.model_dump(mode="json"),
+            "inputs": part.head.inputs.model_dump(mode="json"),
+            **part.head.notes,
+        }
+        for part in run.parts
+    ]
+    what = {
         "scored": {"store": result.store, "labels": result.labels, "split": result.split},
-        "model": head.model.config.model_dump(mode="json"),
-        "inputs": head.inputs.model_dump(mode="json"),
-        **head.notes,
+        **({**run.notes, "heads": heads} if run.fused else heads[0]),
     }
     text = json.dumps(what, indent=1, ensure_ascii=False, default=str)
     title = "run, store, labels, weights, versions"

@@ -86,9 +86,9 @@ def test_trains_and_reports(study, trained):
     assert result.mean_pearson > 0.3
     assert set(result.pearson) == {"Joy", "Mirth"}
     said = " | ".join(result.notes)
-    assert "1 labels have no usable video" in said
+    assert "1 label has no usable video" in said
     assert "00016" in said
-    assert "1 videos show no face" in said
+    assert "1 video shows no face" in said
     folder = runs / "one"
     files = {path.name for path in folder.iterdir()}
     expected = {"head.safetensors", "head.json", "training.csv", "videos.csv", "options.json"}

@@ -105,9 +105,11 @@ did you mean 'face-001' or 'face-006' or 'face-005'?
         self.videos = videos
         good = videos[videos["status"] == OK]
         starts, lengths = good["offset"].tolist(), good["length"].tolist()
-        self._places: dict[str, tuple[int, int]] = {
-            str(video): (start, start + length)
-            for video, start, length in zip(good.index, starts, lengths, strict=True)
+        self._places: dict[str, tuple[int, int, float]] = {
+            str(video): (start, start + length, faces)
+            for video, start, length, faces in zip(
+                good.index, starts, lengths, good["faces"].tolist(), strict=True
+            )
         }
 
     def __getstate__(self) -> dict[str, Any]:
@@ -117,7 +119,7 @@ did you mean 'face-001' or 'face-006' or 'face-005'?
         self.__dict__.update(state, _handles=None)
 
     def __repr__(self) -> str:
-        frames = sum(stop - start for start, stop in self._places.values())
+        frames = sum(stop - start for start, stop, _ in self._places.values())
         columns = len(self.schema)
         return f"<feie store {self.path}: {len(self)} videos, {frames} frames, {columns} columns>"
 
@@ -365,8 +367,8 @@ def open_store(path: str | Path, storage_options: Mapping[str, Any] | None = Non
     Returns
     -------
     Store
-        Its index is in memory, of its frames none. Of an address this takes 28 requests, however
-        many frames there are, of which at most two wait for each other's answer.
+        Its index is in memory, of its frames none. From an address this takes some 30 requests,
+        and 13 more for every 4,096 videos.
 
     Raises
     ------

@@ -29,6 +29,8 @@ class VideoView:
     ----------
     id : str
         The video's path below the folder of videos, without suffix.
+    faces : float
+        Share of frames with a face, in [0, 1].
 
     Examples
     --------
@@ -43,10 +45,11 @@ class VideoView:
     ((48,), True)
     """
 
-    def __init__(self, store: Store, video_id: str, start: int, stop: int) -> None:
+    def __init__(self, store: Store, video_id: str, start: int, stop: int, faces: float) -> None:
         self._store = store
         self._rows = slice(start, stop)
         self.id = video_id
+        self.faces = faces
 
     def __len__(self) -> int:
         """Give the number of frames, with or without a face."""
@@ -78,11 +81,6 @@ class VideoView:
     def source(self) -> str:
         """The file, or folder of frames, below the folder of videos."""
         return str(self._entry["source"])
-
-    @property
-    def faces(self) -> float:
-        """Share of frames with a face, in [0, 1]."""
-        return float(self._entry["faces"])
 
     @cached_property
     def affect(self) -> NDArray[np.float32]:

@@ -11,11 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feie.features.errors import StoreError, UnknownNameError
+from feie.features.store.layout import rows_within
 
 if TYPE_CHECKING:
     from feie.features.store.reader import Store
 
 _BLOCK_ROWS = 65_536
+_BLOCK_VALUES = 1 << 24  # 64 MB
 _ROUNDING = 1e-3
 
 
@@ -56,7 +58,8 @@ def read_ragged(
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     values = np.empty((int(offsets[-1]), len(picked)), np.float32)
     valid = np.empty(int(offsets[-1]), np.bool_)
-    for start, stop, pieces in _blocks(starts, offsets[:-1], lengths):
+    size = rows_within(len(every), _BLOCK_ROWS, _BLOCK_VALUES)
+    for start, stop, pieces in _blocks(starts, offsets[:-1], lengths, size):
         block = store.read_rows("affect", slice(start, stop))
         flags = store.read_rows("valid", slice(start, stop))
         if picked != every:
@@ -65,11 +68,11 @@ def read_ragged(
             rows_of = slice(source - start, source - start + count)
             values[target : target + count] = block[rows_of]
             valid[target : target + count] = flags[rows_of]
-    _refuse_blanks(store.path, values, valid, offsets, rows["faces"])
+    refuse_blanks(store.path, values, valid, offsets, rows["faces"])
     return RaggedRows(values, valid, offsets, wanted)
 
 
-def _refuse_blanks(
+def refuse_blanks(
     path: str,
     values: NDArray[np.float32],
     valid: NDArray[np.bool_],
@@ -99,9 +102,16 @@ def _refuse_blanks(
 
 
 def _blocks(
-    starts: NDArray[np.int64], targets: NDArray[np.int64], lengths: NDArray[np.int64]
+    starts: NDArray[np.int64], targets: NDArray[np.int64], lengths: NDArray[np.int64], size: int
 ) -> Iterator[tuple[int, int, list[tuple[int, int, int]]]]:
     """Cut the wanted rows into chunk-aligned blocks, so that no chunk is decoded twice.
+
+    Parameters
+    ----------
+    starts, targets, lengths : ndarray of int64, shape (videos,)
+        Where each video begins in the store and in the result, and how many rows it has.
+    size : int
+        Rows of a block.
 
     Yields
     ------
@@ -114,8 +124,8 @@ def _blocks(
     for start, target, length in zip(starts, targets, lengths, strict=True):
         source, at, left = int(start), int(target), int(length)
         while left:
-            block = source // _BLOCK_ROWS
-            count = min(left, (block + 1) * _BLOCK_ROWS - source)
+            block = source // size
+            count = min(left, (block + 1) * size - source)
             pieces.setdefault(block, []).append((source, at, count))
             source, at, left = source + count, at + count, left - count
     for block in sorted(pieces):

@@ -1062,33 +1062,42 @@ def _show_reproduce(result: Any) -> None:
 def _show_info(result: Any) -> None:
     made = result.provenance
     table = _table(escape(result.store), {"": "left", " ": "left"})
-    detector = made["detector"]
+    sessions = made["sessions"]
+    rates = dict.fromkeys(f"{rate:.4g}" for rate in result.fps or ())
+    replaced = f", {result.superseded} rows replaced" if result.superseded else ""
     rows = {
-        "videos": f"{result.videos} ({result.failed} failed)",
+        "videos": f"{result.videos} ({result.failed} failed){replaced}",
         "frames": f"{result.frames}, {result.face_share:.1%} with a face, {result.hours:.2f} h",
+        "frames a second": " to ".join(rates) or "unknown",
+        "sizes": ", ".join(f"{w}x{h} ({n})" for w, h, n in result.sizes) or "unknown",
         "frames a video": ", ".join(f"{k} {v:g}" for k, v in result.length.items()),
-        "lengths": _histogram(result.histogram),
+        "lengths": _bars({f"{a:>7}-{b:<7}": n for a, b, n in result.histogram}),
+        "faces": _bars({f"{k:>15}": n for k, n in result.face_shares.items() if n}),
         "groups": ", ".join(f"{k} {a}:{b}" for k, (a, b) in result.groups.items()),
-        "extractor": f"{made['extractor']['name']}  sha256 {made['extractor']['sha256'][:16]}…",
-        "detector": f"{detector['name']}  sha256 {detector['sha256'][:16]}…"
-        if detector
-        else "none was needed",
+        "extractor": _weights(made["extractor"]),
+        "detector": _weights(made["detector"]) if made["detector"] else "none was needed",
         "options": json.dumps(made["options"]),
-        "sessions": str(len(made["sessions"])),
+        "sessions": f"{len(sessions)}, {sessions[0]['started']} to {sessions[-1]['ended']}"
+        if sessions
+        else "0",
         "specification": result.spec_version,
         "fingerprint": result.fingerprint,
     }
     for name, value in rows.items():
         table.add_row(name, escape(value))
     out.print(table)
+    if result.failed > len(result.reasons):
+        _say("failures: " + escape(", ".join(f"{n} {name}" for name, n in result.reasons.items())))
     _show_failures(result.failures)
 
 
-def _histogram(classes: list[tuple[int, int, int]]) -> str:
-    most = max((count for _, _, count in classes), default=1)
-    return "\n".join(
-        f"{low:>7}-{high:<7} {'█' * -(-24 * count // most)} {count}" for low, high, count in classes
-    )
+def _weights(made: Mapping[str, Any]) -> str:
+    return f"{made['name']}  sha256 {made['sha256'][:16]}…"
+
+
+def _bars(counts: Mapping[str, int]) -> str:
+    most = max(counts.values(), default=1)
+    return "\n".join(f"{name} {'█' * -(-24 * n // most)} {n}" for name, n in counts.items())
 
 
 @app.command(rich_help_panel="The store")

@@ -1,4 +1,4 @@
-"""Single frames of a source, by their times, without reading all of it where that can be avoided."""
+"""Single frames of a source, by their times, without reading all of it."""
 
 from __future__ import annotations
 

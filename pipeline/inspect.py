@@ -218,13 +218,15 @@ def _window(name: str, time: np.ndarray, options: InspectOptions) -> slice:
 
 def _about(valid: np.ndarray, seconds: float, fps: float, frames: int) -> str:
     count = len(valid)
-    shown = f"{count} frames" if count == frames else f"{count} of {frames} frames"
+    shown = f"{count} of {frames} frames" if count < frames else f"{count} frames"
+    if frames == 1:
+        shown = "1 frame"
     rate = f"{fps:.4g} frames/s" if np.isfinite(fps) and fps > 0 else "rate unknown"
     return f"{shown}, {seconds:.2f} s, {rate}, face in {valid.mean():.1%}"
 
 
 def _origin(store: Store, frames_a_cell: int) -> str:
-    """What made the numbers; and what is drawn of many frames that share a place."""
+    """Say what made the numbers, and what is drawn of many frames that share a place."""
     made = store.provenance
     parts = [f"{made['extractor'].get('name', '?')} {made['extractor'].get('sha256', '')[:12]}"]
     if detector := made.get("detector"):
@@ -235,7 +237,7 @@ def _origin(store: Store, frames_a_cell: int) -> str:
     text = "  ·  ".join(parts)
     if frames_a_cell > 1:
         text += (
-            f"  ·  up to {frames_a_cell} frames side by side: lines mean (least to most shaded), "
-            "areas mean, map most"
+            f"\nup to {frames_a_cell} frames share a place: lines show their mean, and least to "
+            "most shaded; areas their mean; maps the most"
         )
     return text

@@ -1,4 +1,4 @@
-"""A video's rows as the cells of a picture: one a frame, or several frames a cell, nothing hidden."""
+"""A video's rows as the cells of a picture: one a frame, or several frames a cell."""
 
 from __future__ import annotations
 

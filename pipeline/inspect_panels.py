@@ -119,12 +119,12 @@ def _panel(
     shares = unit and len(columns) > 1 and bool((np.abs(part.sum(axis=1) - 1) < 0.01).all())
     if (part.size and shares) or (name == "expr" and unit):
         return Panel(title, "stack", indices, columns, 0.0, 1.0)
-    if len(columns) > _MOST_LINES or all(c.upper().startswith("AU") for c in columns):
-        low, high = (0.0, 1.0) if unit else _common_range(part)
+    low, high = (0.0, 1.0) if unit or not part.size else _common_range(part)
+    units = all(c.upper().startswith("AU") for c in columns)
+    if units or len(columns) > _MOST_LINES or np.isnan(low):
         return Panel(title, "map", indices, columns, low, high)
-    edge = 0.05 * (most - least) or 0.5
-    low, high = (0.0, 1.0) if unit else (least - edge, most + edge)
-    return Panel(title, "lines", indices, columns, low, high)
+    edge = 0.0 if unit else 0.05 * (high - low)
+    return Panel(title, "lines", indices, columns, low - edge, high + edge)
 
 
 def _common_range(part: NDArray[np.float32]) -> tuple[float, float]:
@@ -207,7 +207,9 @@ def _map(panel: Panel, axes: Axes, cells: Cells) -> None:
         scale = axes.inset_axes((1.025, 0.0, 0.022, min(1.0, 1.0 / panel.height)))
         bar = axes.figure.colorbar(image, cax=scale)
         bar.outline.set_linewidth(0.4)
-        bar.set_ticks([low, high], labels=["least", "most"] if own else [f"{low:g}", f"{high:g}"])
+        bar.set_ticks(
+            [low, high], labels=["least", "most"] if own else [f"{low:.3g}", f"{high:.3g}"]
+        )
         scale.tick_params(labelsize=7, length=2, pad=2)
         scale.set_title("each row" if own else "", fontsize=7, loc="left")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from feie.features.frames import Image
 from feie.pipeline import inspect_panels as panels
@@ -25,6 +26,8 @@ WIDTH = 7.5  # inches: a page of A4 or letter between its margins
 _LEFT, _RIGHT = 0.8, 1.1  # inches beside the panels: names, keys
 _TOP, _BOTTOM, _BETWEEN = 0.5, 0.62, 0.13
 _STRIP = 0.09
+_CLOCK_FROM = 180  # s from which the time axis counts minutes
+_CLOCK_STEPS = (30, 60, 120, 300, 600, 900, 1200, 1800, 3600)
 _DPI = 220
 FACES = 10
 """Faces in a row above the panels."""
@@ -133,7 +136,7 @@ def _faces(axes: Axes, strip: Axes, faces: Sequence[Face], span: tuple[float, fl
 
 
 def _strip(axes: Axes, cells: Cells) -> None:
-    """Share of frames with a face: dark for all of them, the lighter the fewer, hatched for none."""
+    """Share of frames with a face: dark for all, the lighter the fewer, hatched for none."""
     _gaps(axes, cells)
     shade = np.where(cells.share == 1, 1.0, 0.15 + 0.5 * cells.share)
     colours = np.tile(np.array([*mpl.colors.to_rgb(panels.INK), 1.0]), (len(shade), 1))
@@ -163,14 +166,15 @@ def _gaps(axes: Axes, cells: Cells) -> None:
 
 def _time_axis(axes: Axes, span: tuple[float, float]) -> None:
     axes.tick_params(labelbottom=True)
-    axes.xaxis.set_major_locator(
-        MaxNLocator(8, steps=[1, 2, 3, 5, 6, 10] if span[1] - span[0] >= 180 else None)
-    )
-    if span[1] >= 600:
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda t, _: _clock(t)))
-        axes.set_xlabel("time (min:s)" if span[1] < 3600 else "time (h:min:s)", fontsize=8)
-    else:
+    seconds = span[1] - span[0]
+    if seconds < _CLOCK_FROM:
+        axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
         axes.set_xlabel("time (s)", fontsize=8)
+        return
+    step = next((s for s in _CLOCK_STEPS if seconds / s <= 8), 3600 * math.ceil(seconds / 28800))
+    axes.xaxis.set_major_locator(MultipleLocator(step))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda t, _: _clock(t)))
+    axes.set_xlabel("time (min:s)" if span[1] < 3600 else "time (h:min:s)", fontsize=8)
 
 
 def _clock(seconds: float) -> str:
@@ -182,17 +186,20 @@ def _clock(seconds: float) -> str:
 
 def _words(figure: Figure, total: float, title: str, subtitle: str, footer: str) -> None:
     left = _LEFT / WIDTH
-    figure.text(left, 1 - 0.18 / total, panels.shortened(title, 84), fontsize=10, weight="bold",
+    figure.text(left, 1 - 0.18 / total, panels.shortened(title, 62), fontsize=10, weight="bold",
                 va="center", parse_math=False, color=panels.INK)  # fmt: skip
     figure.text(left, 1 - 0.36 / total, subtitle, fontsize=7.5, va="center", parse_math=False,
                 color=panels.GREY)  # fmt: skip
-    figure.text(left, 0.09 / total, footer, fontsize=6, va="center", parse_math=False,
-                color=panels.GREY)  # fmt: skip
+    figure.text(left, 0.05 / total, footer, fontsize=6, va="bottom", parse_math=False,
+                color=panels.GREY, linespacing=1.3)  # fmt: skip
 
 
 def _key(figure: Figure, strip: Axes, cells: Cells) -> None:
+    parts = {}
     if (cells.share < 1).any():
-        strip.legend(
-            [Patch(**panels.GAP)], ["no face"], loc="center left", bbox_to_anchor=(1.0, 0.5),
-            **panels.LEGEND,
-        )  # fmt: skip
+        parts["no face"] = Patch(**panels.GAP)
+    if (cells.left[1:] - cells.right[:-1] > 1e-6).any():
+        parts["no frames"] = Patch(facecolor="white", edgecolor="#b5b5b5", linewidth=0.5)
+    if parts:
+        strip.legend(list(parts.values()), list(parts), loc="center left",
+                     bbox_to_anchor=(1.0, 0.5), **panels.LEGEND)  # fmt: skip

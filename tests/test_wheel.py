@@ -50,6 +50,7 @@ def test_the_data_that_runs_need_is_in_it(names, project):
     wanted |= {f"feie/features/mma/configs/{p.name}" for p in configs}
     described = (project / "features" / "onnx_models" / "descriptions").glob("*.json")
     wanted |= {f"feie/features/onnx_models/descriptions/{p.name}" for p in described}
+    wanted |= {"feie/pipeline/inspect_page.html", "feie/pipeline/inspect_page.js"}
     assert any(name.endswith(".safetensors") for name in wanted)
     data = {n for n in names if n.startswith("feie/") and not n.endswith(".py")}
     assert data == wanted

@@ -1218,8 +1218,13 @@ def _show_doctor(result: Any) -> None:
 
 @app.command(rich_help_panel="Start here")
 def models(
-    action: Annotated[str, typer.Argument(help="`list`, or `fetch NAME`.")] = "list",
+    action: Annotated[
+        str, typer.Argument(help="`list`, `fetch NAME`, or `add NAME FILE`.")
+    ] = "list",
     name: Annotated[str | None, typer.Argument(help="A name of the list.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="What to add: a file that was downloaded already.")
+    ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Accept terms that forbid commercial use, unasked.")
     ] = False,
@@ -1229,18 +1234,19 @@ def models(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List weights of others with their terms and what is there of them; fetch one by name.
+    """List weights of others with their terms and what is there of them; fetch or add one.
 
-    Only `fetch` uses the network. Files whose sha256 is known are kept only if they match it.
+    Only `fetch` uses the network; `add` copies a file to where feie looks for it. Files whose
+    sha256 is known are kept only if they match it.
 
     Example: `feie models fetch yunet`
     """
-    if action == "fetch" and name and not yes and not as_json and sys.stdin.isatty():
-        from feie.pipeline.model_catalogue import CATALOGUE
+    if action != "list" and name and not yes and not as_json and sys.stdin.isatty():
+        from feie.pipeline.model_catalogue import find_model
 
-        if name in CATALOGUE and not CATALOGUE[name].commercial:
-            yes = typer.confirm(f"{name}: {CATALOGUE[name].licence}. Is your use allowed by that?")
-    values = {"action": action, "name": name, "yes": yes, "mirror": mirror}
+        if (model := find_model(name)) is not None and not model.commercial:
+            yes = typer.confirm(f"{name}: {model.licence}. Is your use allowed by that?")
+    values = {"action": action, "name": name, "file": file, "yes": yes, "mirror": mirror}
     result = _perform("models", values, as_json, _show_models, "nothing was kept")
     if not result.sound:
         raise typer.Exit(1)

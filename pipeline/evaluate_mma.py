@@ -208,7 +208,8 @@ def _predict(
     readable = np.zeros(len(data), dtype=np.bool_)
     chunks = [np.arange(i, min(i + _BATCH, len(data))) for i in range(0, len(data), _BATCH)]
     for rows, (read, good) in zip(chunks, in_order(faces.read, chunks, 1), strict=True):
-        affect[rows] = extractor(np.repeat(read, 3 // read.shape[3], axis=3)).affect
+        seen = [extractor.crop.fit(face) for face in np.repeat(read, 3 // read.shape[3], axis=3)]
+        affect[rows] = extractor(np.stack(seen)).affect
         readable[rows] = good
         progress(Progress("images", int(rows[-1]) + 1, len(data)))
     return affect, readable

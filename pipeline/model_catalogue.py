@@ -77,11 +77,11 @@ def _pack(name: str, **sha256: str) -> Model:
     )
 
 
-def _emotieff(name: str) -> Model:
+def _emotieff(name: str, file: str) -> Model:
     return Model(
         name=name,
-        use="for comparison; no extractor of feie reads it",
-        url=f"{_EMOTIEFF}/{name}.onnx",
+        use=f"--extractor {name}",
+        url=f"{_EMOTIEFF}/{file}.onnx",
         folder=Path("~/.cache/feie/models"),
         licence=_EMOTIEFF_LICENCE,
         commercial=False,
@@ -112,8 +112,14 @@ CATALOGUE = {
         _pack("buffalo_m", det_2_5g=_DET_2_5G),
         _pack("buffalo_l"),
         _pack("antelopev2"),
-        _emotieff("enet_b0_8_va_mtl"),
-        _emotieff("mbf_va_mtl"),
-        _emotieff("mobilevit_va_mtl"),
+        _emotieff("mt-emotieffnet", "enet_b0_8_va_mtl"),
+        _emotieff("mt-mobilefacenet", "mbf_va_mtl"),
+        _emotieff("mt-mobilevit", "mobilevit_va_mtl"),
     )
 }
+
+
+def find_model(name: str) -> Model | None:
+    """Find a model by its name, or by the name that its makers gave to its file."""
+    by_file = (model for model in CATALOGUE.values() if Path(model.file).stem == name)
+    return CATALOGUE.get(name) or next(by_file, None)

@@ -18,7 +18,7 @@ from urllib.request import urlopen
 from pydantic import BaseModel, ConfigDict
 
 from feie.features.errors import UsageError
-from feie.pipeline.model_catalogue import CATALOGUE, Model
+from feie.pipeline.model_catalogue import CATALOGUE, Model, find_model
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 
 _TIMEOUT = 30.0  # seconds without an answer
@@ -31,9 +31,11 @@ class ModelsOptions(BaseModel):
 
     Attributes
     ----------
-    action : {"list", "fetch"}
+    action : {"list", "fetch", "add"}
     name : str, optional
-        Of the catalogue; what to fetch.
+        Of the catalogue; what to fetch or add.
+    file : Path, optional
+        What to add: the file, or the archive, as its makers publish it.
     yes : bool
         Accept terms that forbid commercial use.
     mirror : str, optional
@@ -42,8 +44,9 @@ class ModelsOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    action: Literal["list", "fetch"] = "list"
+    action: Literal["list", "fetch", "add"] = "list"
     name: str | None = None
+    file: Path | None = None
     yes: bool = False
     mirror: str | None = None
 
@@ -75,7 +78,7 @@ class Entry(BaseModel):
 
 
 class ModelsResult(BaseModel):
-    """The catalogue, or the one model that was fetched."""
+    """The catalogue, or the one model that was fetched or added."""
 
     models: list[Entry]
     fetched: bool = False
@@ -87,30 +90,35 @@ class ModelsResult(BaseModel):
 
 
 def run(options: ModelsOptions, progress: ProgressCallback = silent) -> ModelsResult:
-    """List the catalogue, or download one model of it to where feie looks for it.
+    """List the catalogue, or put one model of it where feie looks for it.
 
     Raises
     ------
     UsageError
-        An unknown name, terms that were not accepted, no network, or a file that is not the one
-        that is known.
+        An unknown name, terms that were not accepted, no network, no file, or a file that is not
+        the one that is known.
     """
     if options.action == "list":
         names = [options.name] if options.name else list(CATALOGUE)
         return ModelsResult(models=[_entry(_model(name)) for name in names])
     if not options.name:
-        raise UsageError(f"say which model to fetch: {', '.join(CATALOGUE)}")
+        raise UsageError(f"say which model to {options.action}: {', '.join(CATALOGUE)}")
     model = _model(options.name)
     if not model.commercial and not options.yes:
         raise UsageError(f"{model.name}: {model.licence}; say --yes if your use is allowed by that")
-    _fetch(model, options.mirror, progress)
+    if options.action == "fetch":
+        _fetch(model, options.mirror, progress)
+    elif options.file is not None:
+        _add(model, options.file)
+    else:
+        raise UsageError(f"say which file to add: feie models add {options.name} FILE")
     return ModelsResult(models=[_entry(model)], fetched=True)
 
 
 def _model(name: str) -> Model:
-    if name not in CATALOGUE:
+    if (model := find_model(name)) is None:
         raise UsageError(f"no model {name!r}; there are {', '.join(CATALOGUE)}")
-    return CATALOGUE[name]
+    return model
 
 
 def _entry(model: Model) -> Entry:
@@ -147,23 +155,37 @@ def _fetch(model: Model, mirror: str | None, progress: ProgressCallback) -> None
             _download(url, archive, progress)
         except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
             raise UsageError(_by_hand(model, url, error)) from error
-        unpacked = scratch / "files"
-        unpacked.mkdir()
-        if model.is_archive:
-            _unpack(archive, unpacked)
-        else:
-            archive.replace(unpacked / model.file)
-        for name, known in model.sha256.items():
-            if not (unpacked / name).is_file():
-                raise UsageError(f"{url} holds no {name}; nothing was kept")
-            if (found := file_sha256(unpacked / name)) != known:
-                raise UsageError(
-                    f"{name} of {url} has sha256 {found}, known is {known}: it was altered or "
-                    "replaced, and nothing was kept"
-                )
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in unpacked.iterdir():
-            path.replace(folder / path.name)
+        _keep(model, archive, url)
+
+
+def _add(model: Model, file: Path) -> None:
+    """Copy a file that is here already to where it belongs."""
+    if not file.is_file():
+        raise UsageError(f"there is no file {file}")
+    with _scratch(model.folder.expanduser().parent) as scratch:
+        _keep(model, Path(shutil.copyfile(file, scratch / model.file)), str(file))
+
+
+def _keep(model: Model, archive: Path, origin: str) -> None:
+    """Unpack and check what arrived in a scratch folder, then move it where it belongs."""
+    unpacked = archive.parent / "files"
+    unpacked.mkdir()
+    if model.is_archive:
+        _unpack(archive, unpacked)
+    else:
+        archive.replace(unpacked / model.file)
+    for name, known in model.sha256.items():
+        if not (unpacked / name).is_file():
+            raise UsageError(f"{origin} holds no {name}; nothing was kept")
+        if (found := file_sha256(unpacked / name)) != known:
+            raise UsageError(
+                f"{name} of {origin} has sha256 {found}, known is {known}: it was altered or "
+                "replaced, and nothing was kept"
+            )
+    folder = model.folder.expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in unpacked.iterdir():
+        path.replace(folder / path.name)
 
 
 def _by_hand(model: Model, url: str, error: Exception) -> str:
@@ -171,7 +193,7 @@ def _by_hand(model: Model, url: str, error: Exception) -> str:
     verb = "unpack it into" if model.is_archive else "copy it to"
     return (
         f"{url} cannot be fetched ({reason}); on a machine with a network, download {model.url} "
-        f"and {verb} {model.folder.expanduser()} here"
+        f"and {verb} {model.folder.expanduser()} here, or: feie models add {model.name} FILE"
     )
 
 

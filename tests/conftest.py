@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +86,31 @@ def record():
     return make_record
 
 
+EXAMPLE_LENGTHS = {"face-001": 48, "face-002": 40, "face-003": 55, "face-004": 60,
+                   "face-005": 30, "face-006": 50}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def example_folder(tmp_path_factory, settings, detector_named) -> Path:
+    """A folder with a small store, ``features.zarr``, and its ``labels.csv``."""
+    from feie.features.store.writer import StoreWriter
+
+    folder = tmp_path_factory.mktemp("example")
+    with StoreWriter(folder / "features.zarr", settings) as writer:
+        writer.use_detector(detector_named)
+        for video_id, frames in EXAMPLE_LENGTHS.items():
+            writer.append(make_record(video_id, frames))
+        writer.append(make_record("face-007", 0, message="empty: no bytes"))
+    splits = ("train", "train", "train", "train", "val", "val")
+    rows = [
+        f"{video},{split},{(i * 37 % 10) / 10},{(i * 53 % 7) / 7:.3f}"
+        for i, (video, split) in enumerate(zip(EXAMPLE_LENGTHS, splits, strict=True))
+    ]
+    text = "\n".join(["id,split,Amusement,Fear", *rows, ""])
+    (folder / "labels.csv").write_text(text)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory) -> Path:
     """Weights of a small untrained network: real in every way but in what they know."""
@@ -119,3 +147,25 @@ def write_clip(path: Path, frames: int, size: tuple[int, int] = (112, 112), seed
 def clip():
     """`write_clip`, for tests that need videos of their own."""
     return write_clip
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Open a page in headless Chromium: its DOM once its scripts ran, and its console."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip(f"no browser on the path ({', '.join(names)})")
+    profile = tmp_path_factory.mktemp("chromium")
+
+    def visit(page: Path) -> tuple[str, list[str]]:
+        command = [program, "--headless=new", "--no-sandbox", "--disable-gpu"]
+        command += ["--disable-dev-shm-usage", "--enable-logging=stderr", "--dump-dom"]
+        command += [f"--user-data-dir={profile}", "--virtual-time-budget=4000"]
+        done = subprocess.run(
+            [*command, page.as_uri()], capture_output=True, text=True, timeout=240, check=True
+        )
+        console = re.findall(r"CONSOLE(?:\(\d+\)|:\d+)\] (.*)", done.stderr)
+        return done.stdout, console
+
+    return visit

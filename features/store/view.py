@@ -231,8 +231,9 @@ it has neutral, anger, disgust, fear, happiness, sadness, surprise
         Examples
         --------
         >>> video = store["face-001"]
-        >>> bool((video.au(6) == video.au("AU06")).all())
-        True
+        >>> smiling = (video.au("AU06") > 0.5) & (video.au("AU12") > 0.5)
+        >>> smiling.dtype, smiling.shape
+        (dtype('bool'), (48,))
         """
         number = re.fullmatch(r"(?:AU)?0*([0-9]+)", str(name).strip(), re.IGNORECASE)
         plain = f"AU{int(number[1]):02d}" if number else str(name)
@@ -276,6 +277,11 @@ it has neutral, anger, disgust, fear, happiness, sadness, surprise
         return groups[group]
 
     def _member(self, group: str, kind: str, plain: str, asked: str | int) -> NDArray[np.float32]:
+        if group not in self._store.groups:
+            raise UnknownNameError(
+                f"{self._store.path} has no group {group!r}, but {', '.join(self._store.groups)}; "
+                f"column() reads any column by its name{suggest(plain, self._store.columns)}"
+            )
         start, stop = self._span(group)
         members = self._store.columns[start:stop]
         if plain not in members:

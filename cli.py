@@ -138,10 +138,11 @@ def _perform(
             result: BaseModel = module.run(options, reporter)
     except ValidationError as error:
         for problem in error.errors():
-            if not problem["loc"]:  # about several options at once; it names them itself
+            place = [str(p) for p in problem["loc"] if p != "base"]
+            if not place:  # about several options at once; it names them itself
                 _complain(problem["msg"].removeprefix("Value error, "))
                 continue
-            name = "--" + ".".join(str(p) for p in problem["loc"]).replace("_", "-")
+            name = "--" + ".".join(place).replace("_", "-")
             _complain(f"{name}: {problem['msg']} (got {problem['input']!r})")
         raise typer.Exit(2) from None
     except FeieError as error:
@@ -393,14 +394,22 @@ def _show_merge(result: Any) -> None:
 
 @app.command("train-head", rich_help_panel="Stage two")
 def train_head(
-    store: Store = "features.zarr",
+    store: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The store, a path or fsspec URL; given again and again, one head is trained on "
+            "each, and the heads are fused.",
+            show_default="features.zarr",
+        ),
+    ] = None,
     labels: Annotated[
         Path, typer.Option(help="CSV or Parquet: an id column, `split`, numeric targets.")
     ] = Path("labels.csv"),
     subset: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Groups of columns to use, e.g. `va,au`.", show_default="all of the store"
+            help="Groups of columns to use, e.g. `va,au`; once a store where there are several.",
+            show_default="all of the store",
         ),
     ] = None,
     targets: Annotated[
@@ -491,6 +500,14 @@ def train_head(
     gpus: Annotated[
         str | None, typer.Option(help="Deal a sweep's runs out to these GPUs, e.g. `0,1`.")
     ] = None,
+    fuse: Annotated[
+        list[Path] | None,
+        typer.Option(help="Fuse this finished run with others, each of its own options."),
+    ] = None,
+    fusion_weights: Annotated[
+        str,
+        typer.Option(help="Of a fusion: `common` to all targets, or each `target`'s own."),
+    ] = "common",
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this run; all other options are its own.")
     ] = None,
@@ -499,17 +516,49 @@ def train_head(
     """Train a masked recurrent head (MRNN) on the stored affect vectors.
 
     The epoch is chosen on the validation split; the test split is not read. With --sweep every
-    point of a grid is trained, and a table says which is best.
+    point of a grid is trained, and a table says which is best. With several stores (faces, voice)
+    one head is trained on each; their weighted mean, weights chosen on validation, is one run.
 
     Example: `feie train-head --subset va,au --seed 1`
     """
     values = _given(locals())
     grid, count, cards = (values.pop(name) for name in ("sweep", "jobs", "gpus"))
     values["weights"] = _parts(weights or "")
-    values["subset"] = None if subset is None else _parts(subset)
-    if values["subset"] == ():
+    subsets = tuple(_parts(text) for text in subset or ())
+    if () in subsets:
         raise typer.BadParameter("name at least one group, e.g. va,expr,au", param_hint="--subset")
+    stores, runs_to_fuse = tuple(store or ()), tuple(fuse or ())
+    how = values.pop("fusion_weights")
+    del values["fuse"]
     values["targets"] = _parts(targets or "")
+    if (
+        len(stores) > 1
+        or runs_to_fuse
+        or (resume is not None and (resume / "fusion.json").exists())
+    ):
+        if grid is not None or cards is not None or count != 1:
+            raise typer.BadParameter("a sweep trains heads of one store", param_hint="--sweep")
+        values = {k: v for k, v in values.items() if k not in ("store", "subset", "resume")}
+        fusion = {
+            "base": {k: v for k, v in values.items() if v is not None},
+            "stores": stores,
+            "subsets": subsets,
+            "fuse": runs_to_fuse,
+            "weighting": how,
+            "resume": resume,
+        }
+        again = "`feie train-head --resume RUN` goes on with it"
+        _perform("train_fusion", fusion, as_json, _show_train_fusion, again)
+        return
+    if how != "common":
+        raise typer.BadParameter(
+            "one store has one head: nothing to weigh", param_hint="--fusion-weights"
+        )
+    if len(subsets) > 1:
+        raise typer.BadParameter(
+            "one store has one subset: join the groups by commas", param_hint="--subset"
+        )
+    values["store"], values["subset"] = next(iter(stores), None), next(iter(subsets), None)
     if grid is not None:
         base = {name: value for name, value in values.items() if value is not None}
         sweep_values = {"grid": grid, "base": base, "jobs": count, "gpus": _parts(cards or "")}
@@ -551,6 +600,23 @@ def _show_train_head(result: Any) -> None:
         f"in {result.seconds:g} s; best was {result.best_epoch}: mean Pearson {rho} on val "
         f"→ {escape(result.run)}"
     )
+
+
+def _show_train_fusion(result: Any) -> None:
+    from feie.heads.fusion import weight_range
+
+    columns = {"head": "left", "subset": "left", "weight": "right", "mean Pearson (val)": "right"}
+    table = _table(f"{escape(result.run)}: {result.n_val} validation videos", columns)
+    for head in result.heads:
+        cells = [f"{Path(head.run).name}: {head.store}", ",".join(head.subset)]
+        figures = weight_range(head.weights), _figure(head.mean_pearson)
+        table.add_row(*map(escape, cells), *figures)
+    table.add_section()
+    table.add_row("fused", "", "", _figure(result.mean_pearson), style="bold")
+    out.print(table)
+    for note in result.notes:
+        _say(f"note: {escape(note)}")
+    _say(f"{len(result.heads)} heads in {result.seconds:g} s → {escape(result.run)}")
 
 
 _FORM = (

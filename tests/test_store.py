@@ -181,7 +181,7 @@ def test_another_version_is_refused(tmp_path, settings, record):
     path = tmp_path / "s.zarr"
     write(path, settings, [record("a", 5)])
     text = (path / "zarr.json").read_text()
-    (path / "zarr.json").write_text(text.replace('"spec_version": "1.0"', '"spec_version": "9.0"'))
+    (path / "zarr.json").write_text(text.replace('"spec_version": "1.', '"spec_version": "9.'))
     with pytest.raises(StoreVersionError, match="specification 9"):
         open_store(path)
     with pytest.raises(StoreVersionError):

@@ -20,6 +20,7 @@ from feie.features.store.layout import (
     VIDEO_ARRAYS,
     ArraySpec,
     frame_arrays,
+    rows_within,
 )
 from feie.features.store.reader import Store, open_store, read_attributes
 
@@ -28,6 +29,7 @@ _SESSION_KEYS = {"started", "ended", "first", "last", "versions"}
 _BAD_ID = re.compile(r"[\x00-\x1f\x7f\\]|(^|/)(\.{0,2})(/|$)")
 _ROUNDING = 1e-3
 _BLOCK_ROWS = 65_536
+_BLOCK_VALUES = 1 << 24  # 64 MB
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ def check_store(path: str | Path) -> list[Violation]:
         if found:
             return found
     return list(_check_frames(open_store(path)))
+
+
+def is_plain_id(video_id: str) -> bool:
+    """Tell whether a video id is one by rule S13: a relative path without surprises."""
+    return bool(video_id) and not _BAD_ID.search(video_id)
 
 
 def _attributes(path: str) -> dict[str, Any] | Violation:
@@ -153,12 +160,17 @@ def _check_provenance(path: str, attributes: dict[str, Any]) -> Iterator[Violati
     if not isinstance(made, dict):
         yield Violation("S5", f"provenance is {made!r}")
         return
+    options = made.get("options")
+    imported = isinstance(options, dict) and isinstance(options.get("import_format"), str)
     for part in ("extractor", "detector"):
         found = made.get(part)
         if part == "detector" and found is None and "detector" in made:
             continue
-        digest = found.get("sha256") if isinstance(found, dict) else None
-        if not re.fullmatch(r"[0-9a-f]{64}", str(digest)):
+        named = isinstance(found, dict) and bool(found.get("name"))
+        digest = found.get("sha256", "") if isinstance(found, dict) else ""
+        sound = re.fullmatch(r"[0-9a-f]{64}", str(digest)) is not None
+        # Files of other tools do not say by which weights they were made.
+        if not named or not (sound or (imported and digest is None)):
             yield Violation("S5", f"provenance.{part} names no weights by sha256")
     if not isinstance(made.get("options"), dict):
         yield Violation("S5", "provenance.options is missing")
@@ -194,7 +206,7 @@ def _check_index(path: str, attributes: dict[str, Any]) -> Iterator[Violation]:
             yield Violation("S12", f"{video_id}: status is {status!r}")
         if status == FAILED and (lengths[row] or not index["message"][row]):
             yield Violation("S12", f"{video_id}: failed, with frames or without a message")
-        if not video_id or _BAD_ID.search(video_id):
+        if not is_plain_id(video_id):
             yield Violation("S13", f"id {video_id!r} is no plain relative path")
 
 
@@ -205,7 +217,8 @@ def _check_frames(store: Store) -> Iterator[Violation]:
     names += ["embedding"] if store.has_embedding else []
     index = store.rows
     row: Any
-    for _, videos in index.groupby(index["offset"] // _BLOCK_ROWS):
+    size = rows_within(len(store.schema), _BLOCK_ROWS, _BLOCK_VALUES)
+    for _, videos in index.groupby(index["offset"] // size):
         start = int(videos["offset"].iloc[0])
         stop = int((videos["offset"] + videos["length"]).iloc[-1])
         try:

@@ -13,12 +13,13 @@ from zarr.core.dtype import VariableLengthUTF8
 
 from feie.features.schema import Schema
 
-SPEC_VERSION = "1.0"
+SPEC_VERSION = "1.1"
 
 OK, FAILED, SUPERSEDED = "ok", "failed", "superseded"
 STATUSES = (OK, FAILED, SUPERSEDED)
 
 _WIDE_ROWS = 16_384  # 26 columns: 1.7 MB a chunk before compression
+_WIDE_VALUES = 1 << 22  # of very wide features, such as 1,024 of speech, fewer rows a chunk
 _NARROW_ROWS = 65_536
 _VIDEO_ROWS = 4_096
 
@@ -33,6 +34,11 @@ class ArraySpec:
     shape: tuple[int, ...] = ()
     rows: int = _NARROW_ROWS
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def rows_within(columns: int, most: int, values: int) -> int:
+    """Give the rows that hold some number of values together; a power of two, `most` at most."""
+    return min(most, 1 << max(values // max(columns, 1), 1).bit_length() - 1)
 
 
 def frame_arrays(schema: Schema, embedding_dim: int = 0) -> tuple[ArraySpec, ...]:
@@ -51,7 +57,7 @@ def frame_arrays(schema: Schema, embedding_dim: int = 0) -> tuple[ArraySpec, ...
             np.float32,
             ("frame", "column"),
             (len(schema),),
-            _WIDE_ROWS,
+            rows_within(len(schema), _WIDE_ROWS, _WIDE_VALUES),
             {
                 "columns": list(schema.columns),
                 "groups": {name: list(span) for name, span in schema.groups.items()},

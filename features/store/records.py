@@ -51,6 +51,12 @@ class VideoRecord:
     message: str = ""
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of its rows in memory."""
+        rows = (self.affect, self.time, self.valid, self.face_score, self.bbox, self.landmarks)
+        return sum(array.nbytes for array in (*rows, self.embedding) if array is not None)
+
+    @property
     def failed(self) -> bool:
         """Whether the video is kept as a named failure, with no frames."""
         return bool(self.message)

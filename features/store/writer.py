@@ -33,7 +33,9 @@ from feie.features.store.lock import WriterLock
 from feie.features.store.reader import Store, open_store
 from feie.features.store.records import StoreSettings, VideoRecord
 
-_COMMIT_FRAMES = 500_000  # some 130 MB of buffered rows, however few the videos are
+_COMMIT_BYTES = 128 << 20  # of buffered rows, however few the videos are
+
+_SHOWN = 30  # columns in a message
 
 _CURES = {
     errno.ENOSPC: "the disk is full; free some space",
@@ -88,7 +90,7 @@ class StoreWriter:
         self._commit_videos = commit_videos
         self._commit_seconds = commit_seconds
         self._buffer: list[VideoRecord] = []
-        self._buffered_frames = 0
+        self._buffered_bytes = 0
         self._retired: set[str] = set()
         self._in_commit = False
         self._lock = WriterLock(self.path)
@@ -285,8 +287,8 @@ class StoreWriter:
         """
         self._buffer.extend(records)
         self._retired.update(instead_of)
-        self._buffered_frames += sum(len(record.time) for record in records)
-        full = len(self._buffer) >= self._commit_videos or self._buffered_frames >= _COMMIT_FRAMES
+        self._buffered_bytes += sum(record.nbytes for record in records)
+        full = len(self._buffer) >= self._commit_videos or self._buffered_bytes >= _COMMIT_BYTES
         if full:
             self.commit()
         else:
@@ -307,7 +309,7 @@ class StoreWriter:
                 self._in_commit = True
                 self._write(self._buffer)
                 self._buffer = []
-                self._buffered_frames = 0
+                self._buffered_bytes = 0
                 self._in_commit = False
         self._last_commit = time.monotonic()
 
@@ -390,11 +392,16 @@ def _check_same(store: Store, settings: StoreSettings) -> None:
     """Refuse to mix numbers of different origin in one store, and say which option differs."""
     if store.schema != settings.schema:
         raise StoreMismatchError(
-            f"{store.path} holds the columns {', '.join(store.schema.columns)}; this extractor "
-            f"gives {', '.join(settings.schema.columns)}: choose another --store"
+            f"{store.path} holds {_few(store.schema.columns)}; these are "
+            f"{_few(settings.schema.columns)}: choose another --store"
         )
     for part, wanted in (("extractor", settings.extractor), ("options", settings.options)):
         _check_part(store.path, part, store.provenance[part], wanted)
+
+
+def _few(columns: Sequence[str]) -> str:
+    more = ", …" if len(columns) > _SHOWN else ""
+    return f"{len(columns)} columns ({', '.join(columns[:_SHOWN])}{more})"
 
 
 def _check_part(

@@ -49,6 +49,13 @@ Json = Annotated[
 Store = Annotated[
     str, typer.Option("--store", help="The Zarr store of affect vectors, a path or fsspec URL.")
 ]
+HeadCode = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--head",
+        help="Code of the run's head, `FILE.py:NAME`, where no package offers it; it is run.",
+    ),
+]
 
 
 class Reporter:
@@ -392,6 +399,92 @@ def _show_merge(result: Any) -> None:
         _say(f"{result.left_out} rows left out: replaced, or held twice")
 
 
+@app.command("import", rich_help_panel="Stage one")
+def import_features(
+    source: Annotated[Path, typer.Argument(help="A file of features, or a folder of them.")],
+    store: Annotated[
+        str, typer.Option("--store", help="Folder of the Zarr store; made or continued.")
+    ] = "features.zarr",
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="`openface`, `pyfeat`, `libreface`, `muse`, `table` (any CSV or Parquet), "
+            "`arrays` (.npy, HDF5), or one of `feie dump`.",
+            show_default="told by a look at the first file",
+        ),
+    ] = "auto",
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help="Groups of columns to import, e.g. `au_r,landmarks`.",
+            show_default="all but landmarks, meshes and the like",
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="What to call the group of features that have none, e.g. `audio`.",
+            show_default="of muse the folder's name, else features",
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(help="Frames a second, where files count frames and do not time them."),
+    ] = None,
+    all_faces: Annotated[
+        bool,
+        typer.Option("--all-faces", help="Keep every face: ids `VIDEO#1`, `VIDEO#2`, one each."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be done; write nothing.")
+    ] = False,
+    commit_videos: Annotated[int, typer.Option(help="Commit after that many videos…")] = 256,
+    commit_seconds: Annotated[float, typer.Option(help="…or that many seconds.")] = 30.0,
+    as_json: Json = False,
+) -> None:
+    """Make a store of features that other tools computed, such as OpenFace, py-feat or wav2vec.
+
+    Columns keep their names and are put in groups, which `feie train-head --subset` takes. Frames
+    without a face stay as gaps. Run it again to go on or to add files: what is done is skipped. A
+    broken file costs its own videos, which are named (exit code 3).
+
+    Example: `feie import openface/ --store openface.zarr`
+    """
+    values = _given(locals())
+    values["format"] = values.pop("form")
+    values["groups"] = _parts(groups or "")
+    again = "the same command goes on where it stopped"
+    result = _perform("import_features", values, as_json, _show_import, again)
+    if result.failed:
+        raise typer.Exit(3)
+
+
+def _show_import(result: Any) -> None:
+    for video_id in result.planned:
+        _say(escape(video_id))
+    verb = f"{len(result.planned)} to import" if result.planned else f"{result.imported} imported"
+    _say(
+        f"{result.files} files of format {result.format}, {result.videos} videos: {verb}, "
+        f"{result.skipped} done before, {result.failed} failed"
+    )
+    if result.replaced:
+        _say(f"{result.replaced} replaced what the store held of the same id from other bytes")
+    if result.frames:
+        groups = ", ".join(f"{name} ({b - a})" for name, (a, b) in result.groups.items())
+        _say(
+            f"{result.frames} frames, {result.face_share:.1%} of them valid, "
+            f"{result.frames_per_second:g} frames/s → {escape(result.store)}"
+        )
+        _say(f"groups of columns: {escape(groups)}")
+    for note, count in result.notes.items():
+        _say(f"{escape(note)}: {count} videos")
+    _show_failures(result.failures)
+    if result.ignored:
+        few = ", ".join(result.ignored[:5]) + (" …" if len(result.ignored) > 5 else "")
+        _say(f"passed over ({len(result.ignored)}): {escape(few)}")
+
+
 @app.command("train-head", rich_help_panel="Stage two")
 def train_head(
     store: Annotated[
@@ -429,7 +522,8 @@ def train_head(
     head: Annotated[
         str,
         typer.Option(
-            help="`mrnn`, or mean, sd, min and max of each column: `stat-linear`, `stat-mlp`."
+            help="`mrnn`; mean, sd, min and max of each column: `stat-linear`, `stat-mlp`; or "
+            "`FILE.py:NAME`, whose code is run (docs/extending.md)."
         ),
     ] = "mrnn",
     loss: Annotated[
@@ -655,6 +749,7 @@ def evaluate(
     report: Annotated[
         Path | None, typer.Option(help="Write a page with tables and pictures (HTML, one file).")
     ] = None,
+    head: HeadCode = None,
     as_json: Json = False,
 ) -> None:
     """Print Pearson per target with bootstrap 95 % intervals, and write the predictions.
@@ -664,7 +759,7 @@ def evaluate(
     Example: `feie evaluate --run runs/a --against runs/b --report report.html`
     """
     values = _given(locals())
-    values["store"] = tuple(store or ())
+    values["store"], values["head"] = tuple(store or ()), tuple(head or ())
     _perform("evaluate", values, as_json, _show_evaluate)
 
 
@@ -744,6 +839,9 @@ def predict(
     extractor: Annotated[
         str | None, typer.Option(help="For --videos.", show_default="that of the training")
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="For --videos, as in `feie extract`.")
+    ] = None,
     detector: Annotated[
         str | None, typer.Option(help="For --videos, as in `feie extract`.")
     ] = None,
@@ -757,6 +855,7 @@ def predict(
         bool,
         typer.Option("--clip", help="Keep what is written within [0, 1], the challenges' range."),
     ] = False,
+    head: HeadCode = None,
     as_json: Json = False,
 ) -> None:
     """Predict videos without labels, from a store or straight from the videos.
@@ -765,6 +864,7 @@ def predict(
     """
     values = _given(locals())
     values["out"], values["store"] = values.pop("file"), tuple(store or ())
+    values["head"] = tuple(head or ())
     if form == "labels":
         raise typer.BadParameter("there are no labels here: eri, emi or plain", param_hint="--form")
     _perform("predict", values, as_json, _show_predict)
@@ -1158,6 +1258,8 @@ def _show_info(result: Any) -> None:
 
 
 def _weights(made: Mapping[str, Any]) -> str:
+    if made["sha256"] is None:
+        return f"imported: files of format {made['name']}, which name no weights"
     return f"{made['name']}  sha256 {made['sha256'][:16]}…"
 
 
@@ -1254,6 +1356,92 @@ def _show_verify(result: Any) -> None:
         )
     state = "is damaged" if result.violations else "keeps its specification"
     _say(f"{escape(result.store)} {state}")
+
+
+@app.command(rich_help_panel="The store")
+def dump(
+    store: Annotated[str, typer.Argument(help="A store: path or fsspec URL.")],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="One file: `hdf5`, `hdf5-groups` (a group a video), `parquet` (a row a frame), "
+            "`safetensors`. A file a video: `muse` (feature folder), `openface` (CSV), `npz`.",
+        ),
+    ],
+    target: Annotated[Path, typer.Option("--out", help="The file, or the folder, to write.")],
+    subset: Annotated[
+        str | None, typer.Option(help="Groups of columns, e.g. `va,au`.", show_default="all")
+    ] = None,
+    ids: Annotated[
+        Path | None, typer.Option(help="Text file, a video id a line: only these.")
+    ] = None,
+    match: Annotated[
+        list[str] | None,
+        typer.Option(help="Only ids that fit this shell pattern, e.g. `speaker1/*`; repeatable."),
+    ] = None,
+    missing: Annotated[
+        str,
+        typer.Option(
+            help="Frames without a face, with `muse`: `keep` them blank, fill them with `zero`, "
+            "`hold` the last face, or `drop` them."
+        ),
+    ] = "keep",
+    embedding: Annotated[
+        bool,
+        typer.Option("--embedding", help="The extractor's embedding too, if the store has it."),
+    ] = False,
+    geometry: Annotated[
+        bool, typer.Option("--geometry", help="The detector's score, box and landmarks too.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would be and how large; write nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the numbers of a store in a format that other programs read.
+
+    Every number is kept to its last bit, and `feie import` reads each format back. A data sheet
+    (columns, units, missing values, licences) and the provenance lie beside it. What has its final
+    name is whole: a single file is begun anew after an interruption, a folder goes on, and keeps
+    the files that are as they should be.
+
+    Example: `feie dump features.zarr --format muse --subset au --missing hold --out feats/mma_au`
+    """
+    values = {
+        "store": store,
+        "format": form,
+        "out": target,
+        "subset": subset,
+        "ids": ids,
+        "match": tuple(match or ()),
+        "missing": missing,
+        "embedding": embedding,
+        "geometry": geometry,
+        "dry_run": dry_run,
+    }
+    again = "nothing half-written has a final name; the same command starts again or goes on"
+    _perform("dump", values, as_json, _show_dump, again)
+
+
+def _show_dump(result: Any) -> None:
+    groups = f"{len(result.columns)} columns"
+    if result.dry_run:
+        _say(
+            f"{result.videos} videos, {result.frames} frames, {groups} as {result.format}: about "
+            f"{result.bytes / 1e6:.1f} MB → {escape(result.out)} ({result.free_bytes / 1e9:.1f} GB "
+            "free); nothing was written"
+        )
+    else:
+        _say(
+            f"{result.videos} videos, {result.frames} frames, {groups} as {result.format}: "
+            f"{result.written} written, {result.kept} there before → {escape(result.out)} "
+            f"({result.bytes / 1e6:.1f} MB)"
+        )
+    if result.removed:
+        _say(f"{result.removed} files removed: the store has their videos no more")
+    for note in result.notes:
+        _say(escape(note))
 
 
 @app.command(rich_help_panel="Start here")

@@ -64,7 +64,7 @@ def commands(store: Store) -> list[str]:
     found = []
     for session in _all(store.provenance["sessions"]):
         if arguments := session.get("arguments"):
-            words = ["feie", "extract"]
+            words = ["feie", session.get("command", "extract")]
             for name, value in arguments.items():
                 words += _option(name, value)
             command = shlex.join([*words, "--store", str(target)])
@@ -82,6 +82,10 @@ def _all(sessions: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
 
 
 def _option(name: str, value: Any) -> list[str]:
+    if name == "source":  # of `feie import`, which has no name
+        return [value]
+    if isinstance(value, list) and name == "groups":
+        value = ",".join(value)
     flag = "--" + _FLAGS.get(name, name).replace("_", "-")
     if value is True:
         return [flag]

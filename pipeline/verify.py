@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from feie.features.errors import UsageError, VideoError
-from feie.features.sources import Source, discover, fingerprint
+from feie.features.sources import Source, discover, file_source, files_below, fingerprint
 from feie.features.store.check import check_store
 from feie.features.store.reader import Store, open_store, refuse_absent
 from feie.pipeline.progress import Progress, ProgressCallback, silent
@@ -20,8 +21,8 @@ class VerifyOptions(BaseModel):
     ----------
     store : str
     videos : Path, optional
-        Folder of the sources, which are then compared with the store byte by byte; by default
-        they are not looked at.
+        Folder of the sources (of an imported store, the files), which are then compared with the
+        store byte by byte; by default they are not looked at.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,7 +82,8 @@ def _compare_sources(
     store: Store, root: Path, result: VerifyResult, progress: ProgressCallback
 ) -> None:
     """Hash each source that is there; one without a fingerprint cannot be compared."""
-    there = {source.relative: source for source in _sources(root)}
+    imported = "import_format" in store.provenance["options"]
+    there = {source.relative: source for source in _sources(root, imported)}
     rows = store.videos[store.videos["fingerprint"] != ""].drop_duplicates("source")
     for done, (name, known) in enumerate(zip(rows["source"], rows["fingerprint"], strict=True), 1):
         source = there.get(str(name))
@@ -94,7 +96,12 @@ def _compare_sources(
         progress(Progress("sources", done, len(rows)))
 
 
-def _sources(root: Path) -> tuple[Source, ...]:
+def _sources(root: Path, imported: bool) -> Iterable[Source]:
+    """Find videos, or, of an imported store, files of any kind."""
+    if imported:
+        if not root.is_dir():
+            return (file_source(root, root.name),)
+        return (file_source(path, relative) for path, relative in files_below(root))
     try:
         return discover(root).sources
     except UsageError:  # an empty folder: every source is absent

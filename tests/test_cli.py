@@ -15,10 +15,9 @@ from typer.testing import CliRunner
 from feie.cli import app
 
 COMMANDS = (
-    "extract", "merge", "info", "inspect", "verify", "train-head", "evaluate", "predict",
-    "compound",
-    "ablate", "train-mma", "evaluate-mma", "render-faces", "label-units", "demo", "doctor",
-    "models",
+    "extract", "import", "merge", "info", "inspect", "verify", "dump", "train-head", "evaluate",
+    "predict", "compound", "ablate", "train-mma", "evaluate-mma", "render-faces", "label-units",
+    "demo", "doctor", "models",
 )  # fmt: skip
 
 

@@ -38,5 +38,6 @@ FORMAT = TableFormat(
     "libreface",
     "CSV files of LibreFace",
     describe,
-    lambda names: "frame_idx" in names and bool(grouped(names, _GROUPS).keys() & {"au_c", "au_r"}),
+    needs=("frame_idx",),
+    known_by=lambda names: bool(grouped(names, _GROUPS).keys() & {"au_c", "au_r"}),
 )

@@ -35,6 +35,8 @@ FORMAT = TableFormat(
     "muse",
     "a feature folder of MuSe: a CSV a video, two columns of metadata, then features",
     describe,
-    lambda names: len(names) > 2 and names[0].lower() in _FIRST and names[1].lower() in _SECOND,
+    known_by=lambda names: (
+        len(names) > 2 and names[0].lower() in _FIRST and names[1].lower() in _SECOND
+    ),
     group=feature_set,
 )

@@ -41,6 +41,6 @@ FORMAT = TableFormat(
     "openface",
     "CSV files of OpenFace 2",
     describe,
-    lambda names: {"frame", "success"} <= set(names),
+    needs=("frame", "success"),
     faces=True,
 )

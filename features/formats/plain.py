@@ -68,7 +68,6 @@ FORMAT = TableFormat(
     "table",
     "any CSV or Parquet of one row a frame, a file a video or with a column that names the video",
     describe,
-    lambda names: True,
     group=lambda root: DEFAULT_GROUP,
     several=True,
 )

@@ -48,6 +48,7 @@ FORMAT = TableFormat(
     "pyfeat",
     "Fex CSV files of py-feat",
     describe,
-    lambda names: {*_BOX, "frame"} <= set(names) and bool(matching(names, r"AU\d+|" + _EMOTIONS)),
+    needs=(*_BOX, "frame"),
+    known_by=lambda names: bool(matching(names, r"AU\d+|" + _EMOTIONS)),
     faces=True,
 )

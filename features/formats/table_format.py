@@ -28,8 +28,10 @@ class TableFormat:
     ----------
     name, about : str
     describe : Describe
+    needs : tuple of str
+        Columns that every table of this format has.
     known_by : callable
-        Tells from the names of its columns whether a table is of this format.
+        Tells from the names of its columns whether a table that has those is of this format.
     group : callable
         Gives the name of a group of features that has none of its own, from the root.
     several : bool
@@ -44,8 +46,9 @@ class TableFormat:
         name: str,
         about: str,
         describe: Describe,
-        known_by: Callable[[Sequence[str]], bool],
         *,
+        needs: tuple[str, ...] = (),
+        known_by: Callable[[Sequence[str]], bool] = lambda names: True,
         group: Callable[[Path], str] = lambda root: "",
         several: bool = False,
         faces: bool = False,
@@ -53,6 +56,7 @@ class TableFormat:
         self.name = name
         self.about = about
         self._describe = describe
+        self._needs = needs
         self._known_by = known_by
         self._group = group
         self._several = several
@@ -60,7 +64,8 @@ class TableFormat:
 
     def recognises(self, root: Path, sample: Sample) -> bool:
         """Tell by the names of the columns."""
-        return bool(sample.header) and self._known_by(sample.header)
+        names = sample.header
+        return bool(names) and set(self._needs) <= set(names) and self._known_by(names)
 
     def open(self, root: Path, options: ReadOptions) -> TableFiles:
         """Find the tables; see `Format.open`."""
@@ -73,11 +78,18 @@ class TableFormat:
         if options.all_faces and not self._faces:
             raise UsageError(f"--all-faces: files of format {self.name} do not tell faces apart")
         files, ignored = find_files(root, tables.SUFFIXES)
-        describe = self._describe
-        name = options.group or group
-        return TableFiles(
-            files, ignored, lambda names: describe(names, name), options, self._several
-        )
+        named = options.group or group
+
+        def layout(names: Sequence[str], where: str) -> Layout:
+            lacking = [name for name in self._needs if name not in names]
+            if lacking:
+                raise VideoError(
+                    "broken",
+                    f"{where} is no file of format {self.name}: it has no column {lacking[0]}",
+                )
+            return self._describe(names, named)
+
+        return TableFiles(files, ignored, layout, options, self._several)
 
 
 class TableFiles:
@@ -89,7 +101,7 @@ class TableFiles:
         self,
         files: Sequence[Source],
         ignored: Sequence[str],
-        layout: Callable[[Sequence[str]], Layout],
+        layout: Callable[[Sequence[str], str], Layout],
         options: ReadOptions,
         several: bool,
     ) -> None:
@@ -102,7 +114,7 @@ class TableFiles:
     def ids(self, file: Source) -> list[str]:
         """Read the ids of a table's videos; only its column of videos is read, if it has one."""
         header = tables.read_header(file.path)
-        column = self._layout(header.names).video
+        column = self._layout(header.names, file.path.name).video
         if not column:
             return [file.video_id]
         return list(self._names(file, header, column).values())
@@ -110,7 +122,7 @@ class TableFiles:
     def read(self, file: Source, wanted: Collection[str]) -> Iterator[ImportedVideo]:
         """Read the videos of a table; see `FeatureFiles.read`."""
         header = tables.read_header(file.path)
-        layout = self._layout(header.names)
+        layout = self._layout(header.names, file.path.name)
         schema = layout.choose(self._options.groups, file.path.name)
         numbers, words = layout.needs(schema)
         batches = tables.read_batches(file.path, header, numbers, words)

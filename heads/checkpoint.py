@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feie.features.errors import HeadError
+from feie.features.errors import FeieError, HeadError
 from feie.heads.baselines import LengthBaseline
 from feie.heads.files import (
     disk_errors,
@@ -24,7 +24,9 @@ from feie.heads.files import (
 from feie.heads.head import Calibration, Head
 from feie.heads.inputs import InputConfig, Standardiser
 from feie.heads.mrnn import MRNN, MRNNConfig
+from feie.heads.plugin import PluginConfig, load_plugin_head
 from feie.heads.stat import STATISTICS, Stat, StatConfig
+from feie.heads.training import Model
 
 FORMAT, FUSION_FORMAT, FRAMES_FORMAT = "feie-head/1", "feie-fusion/1", "feie-frame-va/1"
 _FORMATS = {FORMAT, FUSION_FORMAT, FRAMES_FORMAT}
@@ -33,6 +35,11 @@ _ARRAYS = {
     "standardiser": ("mean", "sd"),
     "calibration": ("slope", "offset"),
     "baseline": ("mean", "sd", "weights", "offset"),
+}
+_CONFIG: dict[str, type[MRNNConfig] | type[StatConfig] | type[PluginConfig]] = {
+    "mrnn": MRNNConfig,
+    "stat": StatConfig,
+    "plugin": PluginConfig,
 }
 _NOTES = {"store": ("path", "fingerprint"), "labels": ("path", "sha256")}
 
@@ -73,6 +80,11 @@ def load_head(run: Path) -> Head:
     if not (run / HEAD_JSON).exists():
         raise HeadError(f"{run} holds no trained head (no {HEAD_JSON}): its training has not ended")
     notes = read_json(run / HEAD_JSON)
+    if notes.get("format") == FRAMES_FORMAT:
+        raise HeadError(
+            f"{run} is a frame-level head (--head frame-va): it is not compared or fused with "
+            f"heads that give one prediction a video"
+        )
     if notes.get("format") != FORMAT:
         raise HeadError(
             f"{run / HEAD_JSON} has format {notes.get('format')!r}, this feie reads {FORMAT!r}; "
@@ -83,6 +95,8 @@ def load_head(run: Path) -> Head:
         if notes["weights_sha256"] != file_sha256(run / HEAD_WEIGHTS):
             raise ValueError(f"{HEAD_WEIGHTS} is not the file that {HEAD_JSON} was written with")
         return _build(tensors, notes)
+    except FeieError as error:
+        raise HeadError(f"{run} cannot be loaded: {error}") from None
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         # A KeyError says nothing but the key.
         what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
@@ -100,8 +114,7 @@ def _build(tensors: dict[str, Tensor], notes: dict[str, Any]) -> Head:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name} is not finite")
-    kind = StatConfig if notes["model"].get("kind") == "stat" else MRNNConfig
-    config = kind.model_validate(notes["model"])
+    config = _CONFIG[notes["model"].get("kind", "mrnn")].model_validate(notes["model"])
     inputs = InputConfig.model_validate(notes["inputs"])
     targets = tuple(notes["targets"])
     if not all(isinstance(name, str) for name in targets):
@@ -118,7 +131,7 @@ def _build(tensors: dict[str, Tensor], notes: dict[str, Any]) -> Head:
     expected: dict[str, tuple[int, ...]] = {"label_mean": (m,)}
     if isinstance(config, MRNNConfig):
         expected["model.dense_weight"] = (config.t, config.width, config.dense)
-    else:
+    elif isinstance(config, StatConfig):
         columns = config.hidden or len(STATISTICS) * config.inputs
         expected["model.output_weight"] = (m, columns)
     for part, names in _ARRAYS.items():
@@ -128,7 +141,7 @@ def _build(tensors: dict[str, Tensor], notes: dict[str, Any]) -> Head:
             raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, not {shape}")
     if not (tensors["standardiser.sd"] > 0).all():
         raise ValueError("standardiser.sd is not positive")
-    model = MRNN(config) if isinstance(config, MRNNConfig) else Stat(config)
+    model = _untrained(config)
     model.load_state_dict({k[6:]: t for k, t in tensors.items() if k.startswith("model.")})
     arrays = {
         part: {name: tensors[f"{part}.{name}"].numpy() for name in names}
@@ -145,6 +158,12 @@ def _build(tensors: dict[str, Tensor], notes: dict[str, Any]) -> Head:
         baseline=LengthBaseline(**arrays["baseline"]),
         notes={k: v for k, v in notes.items() if k not in own},
     )
+
+
+def _untrained(config: MRNNConfig | StatConfig | PluginConfig) -> Model:
+    if isinstance(config, PluginConfig):
+        return load_plugin_head(config)
+    return MRNN(config) if isinstance(config, MRNNConfig) else Stat(config)
 
 
 def place(path: str, run: Path) -> dict[str, str]:

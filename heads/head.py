@@ -57,7 +57,7 @@ class Head:
 
     Attributes
     ----------
-    model : MRNN or Stat
+    model : MRNN, Stat or HeadModel
     targets : tuple of str
     inputs : InputConfig
     standardiser : Standardiser

@@ -18,6 +18,7 @@ from feie.heads.losses import LOSSES, LossName
 from feie.heads.metrics import mean_defined, pearson
 from feie.heads.mrnn import MRNN
 from feie.heads.packing import Packing
+from feie.heads.plugin import HeadModel
 from feie.heads.ragged import Ragged
 from feie.heads.routing import RoutedAdam
 from feie.heads.stat import Stat
@@ -25,7 +26,7 @@ from feie.heads.threads import one_thread
 
 PresetName = Literal["default", "paper", "stat"]
 Schedule = Literal["constant", "cosine", "plateau"]
-Model = MRNN | Stat
+Model = MRNN | Stat | HeadModel
 SCORING_BATCH = 128
 
 
@@ -160,13 +161,15 @@ def _pack(frames: Ragged, videos: NDArray[np.int64]) -> tuple[Tensor, Packing]:
 def predict(model: Model, frames: Ragged) -> NDArray[np.float64]:
     """Raw outputs of a model, shape (videos, targets); NaN for videos without frames."""
     out = np.full((len(frames), model.config.targets), np.nan)
-    lengths, device = frames.lengths, model.output_bias.device
+    lengths, device = frames.lengths, next(model.parameters()).device
     order = np.argsort(-lengths, kind="stable")
     order = order[: int((lengths > 0).sum())]
+    model.eval()
     for start in range(0, len(order), SCORING_BATCH):
         videos = order[start : start + SCORING_BATCH]
         rows, packing = _pack(frames, videos)
         out[videos] = model(rows.to(device), packing).cpu().double().numpy()
+    model.train()
     return out
 
 
@@ -175,7 +178,7 @@ class Trainer:
 
     Parameters
     ----------
-    model : MRNN or Stat
+    model : MRNN, Stat or HeadModel
         Changed in place, on `device` while it is trained.
     train, val : Examples
         Videos without frames are left out of both.
@@ -295,7 +298,13 @@ class Trainer:
         HeadError
             The weights are no longer finite.
         """
-        return self.close_epoch([self.step(videos) for videos in self.next_batches()])
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            # A head of others may draw at random, as dropout does; a resumed run draws the same.
+            seeds = np.random.SeedSequence([self.config.seed, len(self.history)])
+            torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
+            losses = [self.step(videos) for videos in self.next_batches()]
+        return self.close_epoch(losses)
 
     def next_batches(self) -> list[NDArray[np.int64]]:
         """Deal the training videos for the epoch to come, and set its learning rate."""

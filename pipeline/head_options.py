@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from feie.features.errors import UsageError
+from feie.features.plugins import names_file, plugin_names
 from feie.heads.inputs import Space
 from feie.heads.losses import LossName
+from feie.heads.plugin import GROUP, absolute
 from feie.heads.ragged import LongPolicy, MissingPolicy
 from feie.heads.training import PRESETS, PresetName, Schedule, TrainingConfig
 
-HeadName = Literal["mrnn", "stat-linear", "stat-mlp"]
+HEADS = ("mrnn", "stat-linear", "stat-mlp")
 _FLAGS = {"width": "--units", "dense": "--fc", "mask": "--no-mask", "routing": "--no-routing"}
 _ONLY: dict[str, tuple[str, ...]] = {
     "mrnn": ("cell", "layers", "width", "dense", "mask", "routing"),
     "stat": ("l2",),
 }
 """Options that mean something to one kind of head alone."""
+
+
+def _known_head(head: str) -> str:
+    """Refuse what is neither a head of feie nor one of others; make the path of a file absolute."""
+    offered = plugin_names(GROUP) if head not in HEADS and not names_file(head) else []
+    if head in HEADS or head in offered or names_file(head):
+        return absolute(head)
+    known = ", ".join([*HEADS, *offered])
+    raise ValueError(f"there is no such head: give one of {known}, or FILE.py:NAME")
 
 
 class TrainHeadOptions(BaseModel):
@@ -39,7 +50,7 @@ class TrainHeadOptions(BaseModel):
     name: str | None = Field(default=None, pattern=r"^[\w.+-]+$")
     seed: int = Field(default=0, ge=0)
     preset: PresetName = "default"
-    head: HeadName = "mrnn"
+    head: Annotated[str, AfterValidator(_known_head)] = "mrnn"
     loss: LossName = "pearson"
     weights: tuple[float, ...] = ()
     l2: float = Field(default=1 / 512, ge=0)
@@ -69,17 +80,17 @@ class TrainHeadOptions(BaseModel):
     @model_validator(mode="after")
     def _check_head(self) -> Self:
         """Refuse what the chosen head would ignore."""
-        kind = "mrnn" if self.head == "mrnn" else "stat"
-        other = "stat" if kind == "mrnn" else "mrnn"
+        kind = self.head.partition("-")[0] if self.head in HEADS else "plugin"
         fields = type(self).model_fields
-        given = [n for n in _ONLY[other] if getattr(self, n) != fields[n].default]
-        if given:
-            names = ", ".join(_FLAGS.get(name, f"--{name}") for name in given)
-            raise UsageError(
-                f"{names} {'is' if len(given) == 1 else 'are'} of "
-                f"{'an MRNN' if other == 'mrnn' else 'a STAT head'} and would do nothing with "
-                f"--head {self.head}: leave {'it' if len(given) == 1 else 'them'} out"
-            )
+        for other in (name for name in _ONLY if name != kind):
+            given = [n for n in _ONLY[other] if getattr(self, n) != fields[n].default]
+            if given:
+                names = ", ".join(_FLAGS.get(name, f"--{name}") for name in given)
+                raise UsageError(
+                    f"{names} {'is' if len(given) == 1 else 'are'} of "
+                    f"{'an MRNN' if other == 'mrnn' else 'a STAT head'} and would do nothing with "
+                    f"--head {self.head}: leave {'it' if len(given) == 1 else 'them'} out"
+                )
         return self
 
     def training(self) -> TrainingConfig:

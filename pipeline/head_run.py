@@ -22,11 +22,12 @@ from feie.heads.head import Calibration, Head
 from feie.heads.inputs import Standardiser
 from feie.heads.metrics import known, mean_defined, pearson
 from feie.heads.mrnn import MRNN, MRNNConfig
+from feie.heads.plugin import PluginConfig, check_named, new_plugin_head
 from feie.heads.recurrence import backend
 from feie.heads.stat import Stat, StatConfig
 from feie.heads.training import Examples, Model, Trainer, TrainingConfig, predict
 from feie.pipeline.head_data import HeadData, Material
-from feie.pipeline.head_options import TrainHeadOptions
+from feie.pipeline.head_options import HEADS, TrainHeadOptions
 from feie.pipeline.provenance import library_versions
 
 _STAT_HIDDEN = 128
@@ -82,9 +83,9 @@ def begin(options: TrainHeadOptions, material: Material, folder: Path | None = N
     device = pick_device(options.device)
     trainer = Trainer(model, material.train, material.val, config, device)
     if folder is None:
-        folder = _start(options, data)
+        folder = _start(options, data, model)
     else:
-        _check_origin(folder, _origin(options, data, folder))
+        _check_origin(folder, _origin(options, data, model, folder))
         _restore(trainer, folder)
     if not (folder / VIDEOS).exists():
         _list_videos(folder, data)
@@ -93,6 +94,8 @@ def begin(options: TrainHeadOptions, material: Material, folder: Path | None = N
 
 def _model(options: TrainHeadOptions, inputs: int, targets: int) -> Model:
     """Build an untrained model of the kind and shape that was asked for."""
+    if options.head not in HEADS:
+        return new_plugin_head(options.head, inputs, targets, options.seed)
     if options.head != "mrnn":
         hidden = 0 if options.head == "stat-linear" else _STAT_HIDDEN
         shape = StatConfig(inputs=inputs, targets=targets, hidden=hidden, l2=options.l2)
@@ -125,7 +128,7 @@ def finish(run: HeadRun, seconds: float) -> TrainHeadResult:
         },
         videos={"train": len(data.train), "val": len(data.val), "faceless": data.prepared.faceless,
                 "shortened": data.prepared.shortened},
-        **_origin(options, data, folder),
+        **_origin(options, data, trainer.model, folder),
         versions=library_versions(),
         git=git_describe(),
         ended=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -147,10 +150,14 @@ def finish(run: HeadRun, seconds: float) -> TrainHeadResult:
     )
 
 
-def _origin(options: TrainHeadOptions, data: HeadData, folder: Path) -> dict[str, Any]:
-    """Which store and labels these are; a resumed run must find the same."""
-    made_by = data.store.provenance
-    return {
+def _origin(
+    options: TrainHeadOptions, data: HeadData, model: Model, folder: Path
+) -> dict[str, Any]:
+    """Which store, labels and code of others these are; a resumed run must find the same."""
+    made_by, code = data.store.provenance, {}
+    if isinstance(model.config, PluginConfig):
+        code = {"code": {"path": model.config.name, "sha256": model.config.sha256}}
+    return code | {
         "store": {
             **place(options.store, folder),
             "fingerprint": data.store.fingerprint,
@@ -166,13 +173,13 @@ def _origin(options: TrainHeadOptions, data: HeadData, folder: Path) -> dict[str
     }
 
 
-def _start(options: TrainHeadOptions, data: HeadData) -> Path:
+def _start(options: TrainHeadOptions, data: HeadData, model: Model) -> Path:
     """Make the run folder, and put down first what a resumption needs."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = new_run(
         options.runs, options.name or f"{stamp}-{'-'.join(data.subset)}-s{options.seed}"
     )
-    origin = _origin(options, data, folder)
+    origin = _origin(options, data, model, folder)
     asked = options.model_dump(mode="json")
     asked |= {what: origin[what]["path"] for what in ("store", "labels")}
     write_json(folder / OPTIONS, {"options": asked, **origin})
@@ -193,7 +200,7 @@ def stored_options(folder: Path) -> TrainHeadOptions:
     Raises
     ------
     HeadError
-        It has ended, or is no such run.
+        It has ended, is no such run, or needs code that the user has not named.
     """
     if (folder / HEAD_JSON).exists():
         raise HeadError(f"{folder} is finished, there is nothing to resume")
@@ -202,15 +209,17 @@ def stored_options(folder: Path) -> TrainHeadOptions:
     stored = read_json(folder / OPTIONS)
     try:
         there = {what: find_again(stored[what], folder) for what in ("store", "labels")}
-        return TrainHeadOptions.model_validate({**stored["options"], **there})
+        options = TrainHeadOptions.model_validate({**stored["options"], **there})
     except (AttributeError, KeyError, TypeError, ValidationError):
         raise HeadError(f"{folder / OPTIONS} is damaged or of another version of feie") from None
+    check_named(options.head)
+    return options
 
 
 def _check_origin(folder: Path, origin: dict[str, Any]) -> None:
     stored = read_json(folder / OPTIONS)
-    for what, key in (("store", "fingerprint"), ("labels", "sha256")):
-        if stored[what].get(key) != origin[what][key]:
+    for what, key in (("store", "fingerprint"), ("labels", "sha256"), ("code", "sha256")):
+        if what in origin and stored[what].get(key) != origin[what][key]:
             raise HeadError(
                 f"{origin[what]['path']} has changed since {folder} was started, so it cannot "
                 f"be resumed; train again"

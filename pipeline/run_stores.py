@@ -14,6 +14,7 @@ from feie.features.errors import HeadError, StoreError, UsageError
 from feie.features.store.reader import Store, open_store
 from feie.heads.checkpoint import find_again
 from feie.heads.inputs import Prepared, find_columns, prepare
+from feie.heads.plugin import PluginConfig, code_changed
 from feie.heads.runs import Part, Run
 from feie.heads.wording import counted
 
@@ -145,6 +146,17 @@ def other_extractors(run: Run, stores: Sequence[Store]) -> list[str]:
                 f"{before.get('name')} (other weights): its figures may mean little"
             )
     return list(dict.fromkeys(notes))
+
+
+def changed_code(run: Run) -> list[str]:
+    """Say whose code is not, or no longer, the code that it was trained with."""
+    configs = [part.head.model.config for part in run.parts]
+    return [
+        f"the code of {config.name} has changed since the head was trained: its figures may mean "
+        f"little"
+        for config in configs
+        if isinstance(config, PluginConfig) and code_changed(config)
+    ]
 
 
 def faceless_notes(stores: Sequence[Store], found: Predicted) -> list[str]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feie.features.devices import pick_device
 from feie.features.errors import HeadError, UsageError
+from feie.features.plugins import names_file
 from feie.features.store.reader import open_store
 from feie.heads.checkpoint import HEAD_JSON
 from feie.heads.files import disk_errors, read_json, write_atomically, write_json
@@ -172,6 +173,10 @@ def read_grid(path: Path) -> list[dict[str, Any]]:
         listed = values if isinstance(values, list) else [values]
         if not listed:
             raise UsageError(f"{path}: {key} has no values")
+        if name == "head" and any(names_file(str(value)) for value in listed):
+            raise UsageError(
+                f"{path}: code of others is named on the command line: --head FILE:NAME"
+            )
         axes[name] = [
             tuple(p.strip() for p in v.split(",")) if name == "subset" and isinstance(v, str) else v
             for v in listed

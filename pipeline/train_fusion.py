@@ -21,6 +21,7 @@ from feie.heads.fusion import MOST_HEADS, Weighting, choose_weights
 from feie.heads.joining import JoinAll, join_all
 from feie.heads.labels import Labels, load_labels
 from feie.heads.metrics import known, mean_defined, pearson
+from feie.heads.plugin import check_named, use_heads
 from feie.heads.runs import MEMBERS, Part, Run, load_run, save_fusion
 from feie.heads.wording import counted
 from feie.pipeline import train_head
@@ -128,6 +129,7 @@ def run(options: TrainFusionOptions, progress: ProgressCallback = silent) -> Tra
         Stores, labels, runs or options cannot be used together.
     """
     clock = time.monotonic()
+    use_heads([options.base.head])
     if options.resume is not None:
         folder, options = options.resume, _stored_options(options.resume)
     else:
@@ -217,9 +219,11 @@ def _stored_options(folder: Path) -> TrainFusionOptions:
         given["stores"] = [find_again(noted, folder) for noted in stored["stores"]]
         given["fuse"] = [find_again(noted, folder) for noted in stored["fuse"]]
         given["base"]["labels"] = find_again(stored["labels"], folder)
-        return TrainFusionOptions.model_validate(given)
+        options = TrainFusionOptions.model_validate(given)
     except (AttributeError, KeyError, TypeError, ValidationError):
         raise HeadError(f"{folder / PLAN} is damaged or of another version of feie") from None
+    check_named(options.base.head)
+    return options
 
 
 def _train(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from feie.heads.plugin import use_heads
 from feie.heads.threads import one_thread
 from feie.heads.training import Epoch, Trainer
 from feie.pipeline.head_data import read_material
@@ -26,6 +27,7 @@ def run(options: TrainHeadOptions, progress: ProgressCallback = silent) -> Train
         Store, labels or options cannot be used, or the run folder cannot be written.
     """
     clock = time.monotonic()
+    use_heads([options.head])
     if options.resume is not None:
         folder, options = options.resume, stored_options(options.resume)
     else:

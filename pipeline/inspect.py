@@ -183,7 +183,7 @@ def _draw(store: Store, name: str, file: Path, options: InspectOptions) -> Pictu
     time, valid = video.time, video.valid
     shown = _window(name, time, options)
     affect = video.affect[shown]
-    fps = float(store.videos.loc[name, "fps"])
+    fps = video.fps
     cells = cells_of(time[shown], valid[shown], affect, fps)
     faces, note = faces_of(store, video, shown, options.source)
     figure = draw(

@@ -119,22 +119,22 @@ def _panel(
     shares = unit and len(columns) > 1 and bool((np.abs(part.sum(axis=1) - 1) < 0.01).all())
     if (part.size and shares) or (name == "expr" and unit):
         return Panel(title, "stack", indices, columns, 0.0, 1.0)
-    low, high = (0.0, 1.0) if unit or not part.size else _common_range(part)
     units = all(c.upper().startswith("AU") for c in columns)
+    low, high = (0.0, 1.0) if unit else (least, most) if most > least else (least - 0.5, most + 0.5)
+    if not (unit or units) and _apart(part):
+        low = high = np.nan
     if units or len(columns) > _MOST_LINES or np.isnan(low):
         return Panel(title, "map", indices, columns, low, high)
     edge = 0.0 if unit else 0.05 * (high - low)
     return Panel(title, "lines", indices, columns, low - edge, high + edge)
 
 
-def _common_range(part: NDArray[np.float32]) -> tuple[float, float]:
-    """Range of all columns; NaN where their scales differ so much that each needs its own."""
+def _apart(part: NDArray[np.float32]) -> bool:
+    """Tell whether columns differ so much in scale that on a common one some would stand still."""
     spans = part.max(axis=0) - part.min(axis=0)
     moving = spans[spans > 0]
-    if len(moving) and (part.max() - part.min()) > 4 * np.median(moving):
-        return np.nan, np.nan
-    low, high = float(part.min()), float(part.max())
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    whole = float(part.max() - part.min())
+    return bool(len(moving) and (whole > 4 * np.median(moving) or whole > 50 * moving.min()))
 
 
 def _colours(columns: Sequence[str]) -> list[str]:

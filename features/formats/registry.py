@@ -10,7 +10,21 @@ from feie.features.formats.files import look_at
 from feie.features.formats.imported import Format
 
 # In the order in which they are asked whether they know a file: the most particular first.
-_MODULES = ("openface", "pyfeat", "libreface", "muse", "arrays", "plain")
+_MODULES = (
+    "feie_hdf5",
+    "feie_hdf5_groups",
+    "feie_muse",
+    "feie_openface",
+    "feie_parquet",
+    "feie_npz",
+    "feie_safetensors",
+    "openface",
+    "pyfeat",
+    "libreface",
+    "muse",
+    "arrays",
+    "plain",
+)
 
 
 def formats() -> dict[str, Format]:

@@ -1,19 +1,45 @@
-"""feie: facial expression intensity estimation from video, offline, in two stages."""
+"""feie: facial expression intensity estimation from video, offline, in two stages.
+
+``feie.open_store("features.zarr")["video id"].affect`` gives the numbers of stage one, and
+`feie.VideoDataset` and `feie.loader` feed them to torch. The commands of ``feie --help`` are
+functions of the same names: ``feie.extract(videos="reactions")``,
+``feie.train_head(labels="labels.csv")``, …; each returns what the command prints with ``--json``.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from feie.features.store.reader import open_store as open_store
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
 
+_HOMES = {
+    "FeieError": "feie.features.errors",
+    "Store": "feie.features.store.reader",
+    "VideoBatch": "feie.heads.loader",
+    "VideoDataset": "feie.heads.dataset",
+    "VideoItem": "feie.heads.dataset",
+    "VideoView": "feie.features.store.reader",
+    "load_labels": "feie.heads.labels",
+    "loader": "feie.heads.loader",
+    "open_store": "feie.features.store.reader",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # Late, so that `import feie` and `feie --help` load neither zarr nor torch.
-    if name == "open_store":
-        from feie.features.store.reader import open_store
+    # Late, so that `import feie` and `feie --help` load neither zarr nor torch. What type checkers
+    # see of it is in __init__.pyi.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if not name.startswith("_"):
+        from feie.pipeline.jobs import JOBS, job
 
-        return open_store
+        if name in JOBS:
+            return job(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    from feie.pipeline.jobs import JOBS
+
+    return sorted([*globals(), *_HOMES, *JOBS])

@@ -26,6 +26,8 @@ DOCUMENTED = [
     "feie.features.names",
     "feie.features.store.reader",
     "feie.features.store.view",
+    "feie.heads.dataset",
+    "feie.heads.loader",
 ]
 
 

@@ -42,7 +42,7 @@ def test_every_module_is_in_it(names, project):
 
 
 def test_the_data_that_runs_need_is_in_it(names, project):
-    wanted = {"feie/py.typed", "feie/features/SPEC.md"}
+    wanted = {"feie/__init__.pyi", "feie/py.typed", "feie/features/SPEC.md"}
     weights = project / "features" / "weights"
     kept = [p for p in weights.iterdir() if p.suffix in {".safetensors", ".md", ".yaml", ".json"}]
     wanted |= {f"feie/features/weights/{p.name}" for p in kept}

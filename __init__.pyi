@@ -1,0 +1,318 @@
+"""What type checkers see of feie; made by tests/make_stub.py, not by hand."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from feie.features.errors import FeieError as FeieError
+from feie.features.store.reader import Store as Store
+from feie.features.store.reader import VideoView as VideoView
+from feie.features.store.reader import open_store as open_store
+from feie.heads.dataset import VideoDataset as VideoDataset
+from feie.heads.dataset import VideoItem as VideoItem
+from feie.heads.labels import load_labels as load_labels
+from feie.heads.loader import VideoBatch as VideoBatch
+from feie.heads.loader import loader as loader
+from feie.pipeline.ablate import AblateResult
+from feie.pipeline.compound import CompoundResult
+from feie.pipeline.demo import DemoResult
+from feie.pipeline.doctor import DoctorResult
+from feie.pipeline.evaluate import EvaluateResult
+from feie.pipeline.evaluate_mma import EvaluateMmaResult
+from feie.pipeline.extract import ExtractResult
+from feie.pipeline.head_options import TrainHeadOptions
+from feie.pipeline.head_run import TrainHeadResult
+from feie.pipeline.info import InfoResult
+from feie.pipeline.inspect import InspectResult
+from feie.pipeline.merge import MergeResult
+from feie.pipeline.models import ModelsResult
+from feie.pipeline.predict import PredictResult
+from feie.pipeline.progress import ProgressCallback
+from feie.pipeline.render_faces import RenderFacesResult
+from feie.pipeline.sweep import SweepResult
+from feie.pipeline.train_fusion import TrainFusionResult
+from feie.pipeline.train_mma import TrainMmaResult
+from feie.pipeline.verify import VerifyResult
+
+__version__: str
+
+def extract(
+    *,
+    videos: str | Path,
+    store: str | Path = "features.zarr",
+    extractor: str = "mma-lite",
+    weights: str | Path | None = None,
+    detector: str | None = None,
+    faces: Literal["auto", "detect", "aligned"] = "auto",
+    fps: float | None = None,
+    follow: bool = True,
+    stride: int = 1,
+    all_faces: bool = False,
+    detect_batch: int = 1,
+    embedding: bool = False,
+    device: str = "auto",
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    compiled: bool = False,
+    batch_size: int = 64,
+    threads: int | None = None,
+    retry_failed: bool = False,
+    dry_run: bool = False,
+    commit_videos: int = 256,
+    commit_seconds: float = 30.0,
+    timeout: float = 300.0,
+    isolate: bool = True,
+    workers: int | None = None,
+    gpus: Sequence[int] | None = None,
+    scheduler: str | None = None,
+    shard: tuple[int, int] | None = None,
+    progress: ProgressCallback = ...,
+) -> ExtractResult:
+    """Extract every video that the store does not hold yet."""
+
+def verify(
+    *,
+    store: str | Path = "features.zarr",
+    videos: str | Path | None = None,
+    progress: ProgressCallback = ...,
+) -> VerifyResult:
+    """Read every committed chunk of a store and check it against the specification."""
+
+def merge(
+    *,
+    stores: Sequence[str | Path],
+    out: str | Path,
+    duplicates: Literal["refuse", "last"] = "refuse",
+    progress: ProgressCallback = ...,
+) -> MergeResult:
+    """Write the videos of all stores, sorted by id, to a new one."""
+
+def info(
+    *,
+    store: str | Path = "features.zarr",
+    progress: ProgressCallback = ...,
+) -> InfoResult:
+    """Summarise a store from its index; no frame is read."""
+
+def inspect(
+    *,
+    store: str | Path = "features.zarr",
+    videos: Sequence[str] = (),
+    out: str | Path | None = None,
+    source: str | Path | None = None,
+    start: float | None = None,
+    stop: float | None = None,
+    html: str | Path | None = None,
+    progress: ProgressCallback = ...,
+) -> InspectResult:
+    """Draw videos of a store, or write the page about them."""
+
+def train_head(
+    *,
+    store: str | Path = "features.zarr",
+    labels: str | Path = "labels.csv",
+    subset: Sequence[str] | None = None,
+    targets: Sequence[str] = (),
+    runs: str | Path = "runs",
+    name: str | None = None,
+    seed: int = 0,
+    preset: Literal["default", "paper", "stat"] = "default",
+    head: str = "mrnn",
+    loss: Literal["pearson", "ccc", "mse"] = "pearson",
+    weights: Sequence[float] = (),
+    l2: float = 0.001953125,
+    schedule: Literal["constant", "cosine", "plateau"] = "constant",
+    lr: float | None = None,
+    batch: int | None = None,
+    epochs: int | None = None,
+    patience: int | None = None,
+    clip: float | None = None,
+    cell: Literal["gru", "lstm"] = "gru",
+    layers: int = 1,
+    width: int = 128,
+    dense: int = 32,
+    mask: bool = True,
+    routing: bool = True,
+    t: int = 480,
+    frame_stride: int = 1,
+    missing: Literal["drop", "hold", "zero"] = "drop",
+    long: Literal["uniform", "head"] = "uniform",
+    space: Literal["prob", "logit"] = "prob",
+    unmatched: float = 0.05,
+    checkpoint_seconds: float = 20.0,
+    device: str = "cpu",
+    tensorboard: bool = False,
+    resume: str | Path | None = None,
+    progress: ProgressCallback = ...,
+) -> TrainHeadResult:
+    """Train a head on the training split, choose its epoch on the validation split."""
+
+def train_fusion(
+    *,
+    base: TrainHeadOptions = ...,
+    stores: Sequence[str | Path] = (),
+    subsets: Sequence[Sequence[str]] = (),
+    fuse: Sequence[str | Path] = (),
+    weighting: Literal["common", "target"] = "common",
+    resume: str | Path | None = None,
+    progress: ProgressCallback = ...,
+) -> TrainFusionResult:
+    """Train one head a store, or take finished ones, and choose the weights of their mean."""
+
+def sweep(
+    *,
+    grid: str | Path,
+    base: TrainHeadOptions,
+    jobs: int = 1,
+    gpus: Sequence[int] = (),
+    progress: ProgressCallback = ...,
+) -> SweepResult:
+    """Train what is not yet trained of a grid, and write the table."""
+
+def ablate(
+    *,
+    table: Literal["subsets", "architecture"] = "subsets",
+    seeds: int = 5,
+    store: str | Path = "features.zarr",
+    labels: str | Path = "labels.csv",
+    subset: Sequence[str] = ...,
+    targets: Sequence[str] = (),
+    out: str | Path | None = None,
+    preset: Literal["default", "paper", "stat"] = "default",
+    lr: float | None = None,
+    batch: int | None = None,
+    epochs: int | None = None,
+    patience: int | None = None,
+    clip: float | None = None,
+    t: int = 480,
+    frame_stride: int = 1,
+    missing: Literal["drop", "hold", "zero"] = "drop",
+    long: Literal["uniform", "head"] = "uniform",
+    space: Literal["prob", "logit"] = "prob",
+    unmatched: float = 0.05,
+    checkpoint_seconds: float = 20.0,
+    stack: Literal["auto", "on", "off"] = "auto",
+    jobs: int | None = None,
+    device: str = "auto",
+    published: str | Path | None = None,
+    progress: ProgressCallback = ...,
+) -> AblateResult:
+    """Train what is not yet trained of a table, and write the table."""
+
+def evaluate(
+    *,
+    run: str | Path | None = None,
+    runs: str | Path = "runs",
+    store: Sequence[str | Path] = (),
+    labels: str | Path | None = None,
+    split: Literal["train", "val", "test"] = "val",
+    unmatched: float = 0.05,
+    against: str | Path | None = None,
+    submission: str | Path | None = None,
+    form: Literal["labels", "plain", "eri", "emi"] = "labels",
+    report: str | Path | None = None,
+    head: Sequence[str] = (),
+    progress: ProgressCallback = ...,
+) -> EvaluateResult:
+    """Score a run, a head or a fusion of several, on one split."""
+
+def predict(
+    *,
+    run: str | Path | None = None,
+    runs: str | Path = "runs",
+    store: Sequence[str | Path] = (),
+    videos: str | Path | None = None,
+    extractor: str | None = None,
+    weights: str | Path | None = None,
+    detector: str | None = None,
+    out: str | Path = "predictions.csv",
+    form: Literal["labels", "plain", "eri", "emi"] = "plain",
+    clip: bool = False,
+    head: Sequence[str] = (),
+    progress: ProgressCallback = ...,
+) -> PredictResult:
+    """Predict every video of a store, of several for a fusion, or of a folder."""
+
+def compound(
+    *,
+    store: str | Path = "features.zarr",
+    out: str | Path = "compound.csv",
+    frames: bool = False,
+    against: str | Path | None = None,
+    progress: ProgressCallback = ...,
+) -> CompoundResult:
+    """Write the scores of every video (the mean over its frames with a face) or frame."""
+
+def train_mma(
+    *,
+    config: str | Path,
+    data_root: Sequence[str | Path] = ...,
+    out: str | Path = "mma-run",
+    detector: str | None = None,
+    device: str = "auto",
+    threads: int = 2,
+    workers: int = 0,
+    progress: ProgressCallback = ...,
+) -> TrainMmaResult:
+    """Train, or go on training, and export the averaged weights."""
+
+def evaluate_mma(
+    *,
+    data: str | Path,
+    reader: Literal["pack", "affectnet", "aff-wild2", "emotionet", "table"] = "pack",
+    split: Literal["train", "val", "test"] | None = None,
+    partition: Sequence[str | Path] = (),
+    images: str | Path | None = None,
+    annotations: str | Path | None = None,
+    outside: Literal["keep", "drop"] = "keep",
+    every: int = 1,
+    tolerance: float = 0.01,
+    weights: str = "mma-lite",
+    detector: str | None = None,
+    held_out: float | None = None,
+    held_out_by: Literal["name", "person"] = "name",
+    repeats: int = 1000,
+    device: str = "cpu",
+    progress: ProgressCallback = ...,
+) -> EvaluateMmaResult:
+    """Score an extractor on a pack or a data set."""
+
+def render_faces(
+    *,
+    model: str | Path,
+    out: str | Path,
+    count: int = 30000,
+    seed: int = 0,
+    identities: int = 1000,
+    people: Literal["train", "held-out", "all"] = "train",
+    quality: int = 92,
+    workers: int = 1,
+    progress: ProgressCallback = ...,
+) -> RenderFacesResult:
+    """Render a pack of aligned synthetic faces."""
+
+def models(
+    *,
+    action: Literal["list", "fetch", "add"] = "list",
+    name: str | None = None,
+    file: str | Path | None = None,
+    yes: bool = False,
+    mirror: str | None = None,
+    progress: ProgressCallback = ...,
+) -> ModelsResult:
+    """List the catalogue, or put one model of it where feie looks for it."""
+
+def doctor(
+    *,
+    folder: str | Path = ".",
+    progress: ProgressCallback = ...,
+) -> DoctorResult:
+    """Look at all that stage one needs; nothing is changed and nothing is downloaded."""
+
+def demo(
+    *,
+    data: str | Path = "data.example",
+    out: str | Path = "feie-demo",
+    seed: int = 0,
+    progress: ProgressCallback = ...,
+) -> DemoResult:
+    """Extract, train and evaluate on the example clips; the test split is theirs to be seen."""

@@ -17,11 +17,14 @@ from feie.pipeline.ablate import AblateResult
 from feie.pipeline.compound import CompoundResult
 from feie.pipeline.demo import DemoResult
 from feie.pipeline.doctor import DoctorResult
+from feie.pipeline.dump import DumpResult
 from feie.pipeline.evaluate import EvaluateResult
+from feie.pipeline.evaluate_frame_va import FrameEvaluateResult
 from feie.pipeline.evaluate_mma import EvaluateMmaResult
 from feie.pipeline.extract import ExtractResult
 from feie.pipeline.head_options import TrainHeadOptions
 from feie.pipeline.head_run import TrainHeadResult
+from feie.pipeline.import_features import ImportFeaturesResult
 from feie.pipeline.info import InfoResult
 from feie.pipeline.inspect import InspectResult
 from feie.pipeline.merge import MergeResult
@@ -30,6 +33,7 @@ from feie.pipeline.predict import PredictResult
 from feie.pipeline.progress import ProgressCallback
 from feie.pipeline.render_faces import RenderFacesResult
 from feie.pipeline.sweep import SweepResult
+from feie.pipeline.train_frame_va import TrainFrameVaResult
 from feie.pipeline.train_fusion import TrainFusionResult
 from feie.pipeline.train_mma import TrainMmaResult
 from feie.pipeline.verify import VerifyResult
@@ -106,6 +110,38 @@ def inspect(
 ) -> InspectResult:
     """Draw videos of a store, or write the page about them."""
 
+def dump(
+    *,
+    store: str | Path = "features.zarr",
+    format: Literal["hdf5", "hdf5-groups", "muse", "openface", "parquet", "npz", "safetensors"],
+    out: str | Path,
+    subset: Sequence[str] = (),
+    ids: str | Path | None = None,
+    match: Sequence[str] = (),
+    missing: Literal["keep", "zero", "hold", "drop"] = "keep",
+    embedding: bool = False,
+    geometry: bool = False,
+    dry_run: bool = False,
+    progress: ProgressCallback = ...,
+) -> DumpResult:
+    """Write the numbers of a store in another format, with a data sheet and their provenance."""
+
+def import_features(
+    *,
+    source: str | Path,
+    format: str = "auto",
+    store: str | Path = "features.zarr",
+    groups: Sequence[str] = (),
+    group: str | None = None,
+    fps: float | None = None,
+    all_faces: bool = False,
+    dry_run: bool = False,
+    commit_videos: int = 256,
+    commit_seconds: float = 30.0,
+    progress: ProgressCallback = ...,
+) -> ImportFeaturesResult:
+    """Import every video of these files that the store does not hold yet."""
+
 def train_head(
     *,
     store: str | Path = "features.zarr",
@@ -157,6 +193,24 @@ def train_fusion(
     progress: ProgressCallback = ...,
 ) -> TrainFusionResult:
     """Train one head a store, or take finished ones, and choose the weights of their mean."""
+
+def train_frame_va(
+    *,
+    store: str | Path = "features.zarr",
+    labels: str | Path = "labels.csv",
+    subset: Sequence[str] | None = None,
+    runs: str | Path = "runs",
+    name: str | None = None,
+    seed: int = 0,
+    lr: float = 0.001,
+    batch: int = 1024,
+    epochs: int = 30,
+    box: int = 25,
+    space: Literal["prob", "logit"] = "logit",
+    unmatched: float = 0.05,
+    progress: ProgressCallback = ...,
+) -> TrainFrameVaResult:
+    """Train on the labelled frames with a face, choose the epoch on the validation split."""
 
 def sweep(
     *,
@@ -212,8 +266,8 @@ def evaluate(
     report: str | Path | None = None,
     head: Sequence[str] = (),
     progress: ProgressCallback = ...,
-) -> EvaluateResult:
-    """Score a run, a head or a fusion of several, on one split."""
+) -> EvaluateResult | FrameEvaluateResult:
+    """Score a run, a head or a fusion of several, or a frame-level head, on one split."""
 
 def predict(
     *,

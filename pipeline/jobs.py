@@ -75,14 +75,16 @@ def job(name: str) -> Callable[..., Any]:
             option,
             keyword,
             annotation=field.annotation,
-            default=inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True),
+            default=inspect.Parameter.empty
+            if field.is_required()
+            else field.get_default(call_default_factory=True),
         )
         for option, field in model.model_fields.items()
     ]
     parameters.append(
         inspect.Parameter("progress", keyword, annotation=ProgressCallback, default=silent)
     )
-    returned = inspect.signature(module.run, eval_str=True).return_annotation
+    returned = inspect.signature(module.run).return_annotation
     signature = inspect.Signature(parameters, return_annotation=returned)
     function.__signature__ = signature  # type: ignore[attr-defined]
     return function

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import types
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -44,6 +46,16 @@ def spell(annotation: Any, imports: dict[str, str]) -> str:
     return str(annotation.__name__)
 
 
+def names_of(module: str) -> dict[str, str]:
+    """Say where the classes that a module names come from, those for type checkers included."""
+    tree = ast.parse(inspect.getsource(import_module(module)))
+    homes = {node.name: module for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            homes.update({name.name: node.module for name in node.names})
+    return homes
+
+
 def function(name: str, imports: dict[str, str]) -> str:
     """Write one job's signature and what it does."""
     found = job(name)
@@ -64,10 +76,11 @@ def function(name: str, imports: dict[str, str]) -> str:
         shown = repr(default).replace("'", '"') if simple else "..."
         lines.append(f"{option}: {kind}" if missing else f"{option}: {kind} = {shown}")
     result = inspect.signature(found).return_annotation
-    imports[result.__name__] = result.__module__
+    homes = names_of(f"feie.pipeline.{name}")
+    imports.update({part: homes[part] for part in result.split(" | ")})
     options = "".join(f"    {line},\n" for line in lines)
     about = (inspect.getdoc(found) or "").splitlines()[0]
-    return f'def {name}(\n    *,\n{options}) -> {result.__name__}:\n    """{about}"""\n'
+    return f'def {name}(\n    *,\n{options}) -> {result}:\n    """{about}"""\n'
 
 
 def stub() -> str:

@@ -22,6 +22,7 @@ from feie.features.store.layout import (
     frame_arrays,
     rows_within,
 )
+from feie.features.store.location import open_root
 from feie.features.store.reader import Store, open_store, read_attributes
 
 _ROOT_ATTRIBUTES = ("spec_version", "columns", "groups", "provenance", "committed")
@@ -116,7 +117,7 @@ def _check_attributes(path: str, attributes: dict[str, Any]) -> Iterator[Violati
 
 
 def _check_structure(path: str, attributes: dict[str, Any]) -> Iterator[Violation]:
-    root = zarr.open_group(path, mode="r", use_consolidated=False)
+    root = open_root(path)
     columns, committed = attributes["columns"], attributes["committed"]
     offset, embedding = root.get("video/offset"), root.get("embedding")
     frames = 0
@@ -184,7 +185,7 @@ def _check_provenance(path: str, attributes: dict[str, Any]) -> Iterator[Violati
 
 
 def _check_index(path: str, attributes: dict[str, Any]) -> Iterator[Violation]:
-    videos = zarr.open_group(path, mode="r", use_consolidated=False)["video"]
+    videos = open_root(path)["video"]
     assert isinstance(videos, zarr.Group)
     count = attributes["committed"]
     index = {}

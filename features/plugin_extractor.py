@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,10 +48,9 @@ class PluginExtractor:
         self.device = _own(made, plugin, "device", str, "cpu")
         self.concurrent = _own(made, plugin, "concurrent", bool, False)
         self.sha256 = _own(made, plugin, "sha256", str, "") or plugin.sha256
-        code = {"name": plugin.name, "sha256": plugin.sha256}
         self.extra: Mapping[str, Any] = {
-            **_own(made, plugin, "extra", dict, {}),
-            "code": code,
+            **_json(getattr(made, "extra", {}), plugin),
+            "code": {"name": plugin.name, "sha256": plugin.sha256},
         }
         try:
             self(np.full((2, self.crop.size, self.crop.size, 3), 127, np.uint8))
@@ -87,6 +87,14 @@ class PluginExtractor:
             )
         if not np.isfinite(values).all():
             raise EngineError(f"{self._spec} gives {what} that is not finite")
+
+
+def _json(extra: Mapping[str, Any], plugin: Plugin) -> dict[str, Any]:
+    """Give what goes into a store's provenance as it will be read from there."""
+    try:
+        return dict(json.loads(json.dumps(dict(extra))))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{plugin.spec}: its extra is no dict in JSON types: {error}") from error
 
 
 def _own(made: object, plugin: Plugin, name: str, kind: type[_T], default: _T | None = None) -> _T:

@@ -110,11 +110,12 @@ class TableFiles:
         self._layout = layout
         self._options = options
         self._several = several
+        self._last: tuple[tuple[str, ...], Layout] | None = None
 
     def ids(self, file: Source) -> list[str]:
         """Read the ids of a table's videos; only its column of videos is read, if it has one."""
         header = tables.read_header(file.path)
-        column = self._layout(header.names, file.path.name).video
+        column = self._layout_of(header, file).video
         if not column:
             return [file.video_id]
         return list(self._names(file, header, column).values())
@@ -122,7 +123,7 @@ class TableFiles:
     def read(self, file: Source, wanted: Collection[str]) -> Iterator[ImportedVideo]:
         """Read the videos of a table; see `FeatureFiles.read`."""
         header = tables.read_header(file.path)
-        layout = self._layout(header.names, file.path.name)
+        layout = self._layout_of(header, file)
         schema = layout.choose(self._options.groups, file.path.name)
         numbers, words = layout.needs(schema)
         batches = tables.read_batches(file.path, header, numbers, words)
@@ -139,6 +140,12 @@ class TableFiles:
             except VideoError as error:
                 message = f"{error.reason}: {file.relative}: {error.message}"
                 yield ImportedVideo.failed(video_id, message)
+
+    def _layout_of(self, header: Header, file: Source) -> Layout:
+        # Thousands of files have one header, of hundreds of names that patterns are matched with.
+        if self._last is None or self._last[0] != header.names:
+            self._last = header.names, self._layout(header.names, file.path.name)
+        return self._last[1]
 
     def _names(self, file: Source, header: Header, column: str) -> dict[str, str]:
         """Ids of a table's videos by what its column of videos says, in the table's order."""

@@ -150,6 +150,9 @@ def _perform(
                 _complain(problem["msg"].removeprefix("Value error, "))
                 continue
             name = "--" + ".".join(place).replace("_", "-")
+            if problem["type"] == "extra_forbidden":
+                _complain(f"{name} would do nothing here: leave it out")
+                continue
             _complain(f"{name}: {problem['msg']} (got {problem['input']!r})")
         raise typer.Exit(2) from None
     except FeieError as error:
@@ -523,7 +526,7 @@ def train_head(
         str,
         typer.Option(
             help="`mrnn`; mean, sd, min and max of each column: `stat-linear`, `stat-mlp`; or "
-            "`FILE.py:NAME`, whose code is run (docs/extending.md)."
+            "`frame-va`, frame by frame; or `FILE.py:NAME`, whose code is run (docs/extending.md)."
         ),
     ] = "mrnn",
     loss: Annotated[
@@ -579,8 +582,18 @@ def train_head(
         str, typer.Option("--long", help="Videos longer than t: `uniform` resampling or `head`.")
     ] = "uniform",
     space: Annotated[
-        str, typer.Option(help="`prob`: probabilities as stored; `logit`: their logits.")
-    ] = "prob",
+        str | None,
+        typer.Option(
+            help="`prob`: probabilities as stored; `logit`: their logits.",
+            show_default="prob; logit with frame-va",
+        ),
+    ] = None,
+    box: Annotated[
+        int | None,
+        typer.Option(
+            help="Frames on each side that frame-va's filter averages.", show_default="25"
+        ),
+    ] = None,
     unmatched: Annotated[float, typer.Option(help="Share of labels that may lack a video.")] = 0.05,
     device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1` or `auto`.")] = "cpu",
     tensorboard: Annotated[
@@ -625,6 +638,14 @@ def train_head(
     how = values.pop("fusion_weights")
     del values["fuse"]
     values["targets"] = _parts(targets or "")
+    if head == "frame-va":
+        if grid is not None or cards is not None or count != 1 or runs_to_fuse:
+            hint = "--fuse" if runs_to_fuse else "--sweep"
+            raise typer.BadParameter("not with --head frame-va", param_hint=hint)
+        _train_frame_va({**values, "stores": stores, "subsets": subsets}, as_json)
+        return
+    if values.pop("box") is not None:
+        raise typer.BadParameter("it belongs to --head frame-va", param_hint="--box")
     if (
         len(stores) > 1
         or runs_to_fuse
@@ -664,6 +685,37 @@ def train_head(
         raise typer.BadParameter("it belongs to --sweep; one run has --device", param_hint=hint)
     again = "`feie train-head --resume RUN` goes on with it"
     _perform("train_head", values, as_json, _show_train_head, again)
+
+
+def _train_frame_va(values: dict[str, Any], as_json: bool) -> None:
+    """Pass on what a frame-level head knows, and whatever else was asked for, to be refused."""
+    from feie.pipeline.head_options import TrainHeadOptions
+    from feie.pipeline.train_frame_va import TrainFrameVaOptions
+
+    known, others = TrainFrameVaOptions.model_fields, TrainHeadOptions.model_fields
+    stores, subsets = values.pop("stores"), values.pop("subsets")
+    given = {k: v for k, v in values.items() if k in known and k not in ("store", "subset")}
+    given |= {
+        k: v
+        for k, v in values.items()
+        if k not in known and k != "head" and v not in (None, others[k].default)
+    }
+    for name, found in (("store", stores), ("subset", subsets)):
+        if len(found) > 1:
+            raise typer.BadParameter("a frame-level head reads one store", param_hint=f"--{name}")
+        given[name] = next(iter(found), None)
+    _perform("train_frame_va", given, as_json, _show_train_frame_va)
+
+
+def _show_train_frame_va(result: Any) -> None:
+    for note in result.notes:
+        _say(f"note: {escape(note)}")
+    figures = ", ".join(f"{name} {_figure(value)}" for name, value in result.ccc.items())
+    _say(
+        f"{result.n_train} training and {result.n_val} validation frames, {result.epochs} epochs "
+        f"in {result.seconds:g} s; best was {result.best_epoch}: mean CCC "
+        f"{_figure(result.mean_ccc)} on val ({figures}) → {escape(result.run)}"
+    )
 
 
 def _parts(text: str) -> tuple[str, ...]:
@@ -764,6 +816,9 @@ def evaluate(
 
 
 def _show_evaluate(result: Any) -> None:
+    if hasattr(result, "stored_ccc"):
+        _show_frame_scores(result)
+        return
     title = f"{escape(result.run)} on split {result.split}, {result.n} videos"
     columns = {"target": "left", "Pearson": "right", "95 % interval": "left"}
     table = _table(title, {**columns, "CCC": "right", "MAE": "right", "length only": "right"})
@@ -795,6 +850,28 @@ def _show_evaluate(result: Any) -> None:
     for note in result.notes:
         _say(f"note: {escape(note)}")
     for what in ("predictions", "submission", "report"):
+        if path := getattr(result, what):
+            _say(f"{what} → {escape(path)}")
+
+
+def _show_frame_scores(result: Any) -> None:
+    title = (
+        f"{escape(result.run)} on split {result.split}, {result.n} frames of {result.videos} videos"
+    )
+    columns = {"target": "left", "CCC": "right", "95 % interval": "left", "Pearson": "right"}
+    table = _table(title, {**columns, "MAE": "right", "stored columns": "right"})
+    for name, value in result.ccc.items():
+        own = _figure(result.stored_ccc[name]) if result.stored_ccc else ""
+        figures = _figure(result.pearson[name]), _figure(result.mae[name]), own
+        table.add_row(name, _figure(value), _interval(result.intervals[name]), *figures)
+    table.add_section()
+    table.add_row("mean", _figure(result.mean_ccc), _interval(result.mean_interval), style="bold")
+    out.print(table)
+    if result.against is not None:
+        _show_against(result.against)
+    for note in result.notes:
+        _say(f"note: {escape(note)}")
+    for what in ("predictions", "report"):
         if path := getattr(result, what):
             _say(f"{what} → {escape(path)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,17 +87,20 @@ class FrameVA:
         lr: float = 1e-3,
         seed: int = 0,
         half: int = HALF_WINDOW,
+        notice: Callable[[int, float, float], None] | None = None,
     ) -> FrameVA:
         """Train by Adam on 1 - CCC over random batches of frames.
 
         Parameters
         ----------
         frames : Ragged
-            E.g. logits (`feie.heads.inputs.to_logits`), gaps filled.
+            E.g. logits (`feie.heads.inputs.to_logits`); rows with NaN are left out.
         labels : ndarray of float64, shape (rows, 2)
             Valence and arousal in [-1, 1]; rows with NaN are left out.
         val : (Ragged, ndarray)
             The epoch with the best mean CCC here, after the filter, is kept.
+        notice : callable, optional
+            Told of every epoch: its number from 1, the mean loss, the mean CCC on `val`.
 
         Raises
         ------
@@ -115,18 +119,24 @@ class FrameVA:
         weight = torch.nn.Parameter(glorot(rng, 2, x.shape[1], fan_out=2).detach().double())
         bias = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
         adam, best, kept = torch.optim.Adam([weight, bias], lr=lr), -np.inf, None
-        for _ in range(epochs):
+        for number in range(1, epochs + 1):
+            losses = []
             order = rng.permutation(len(x))
             for rows in np.array_split(order, max(1, round(len(x) / batch))):
                 adam.zero_grad()
                 out = torch.tanh(inputs[rows] @ weight.t() + bias)
-                ccc_loss(out, targets[rows]).backward()  # type: ignore[no-untyped-call]
+                loss = ccc_loss(out, targets[rows])
+                loss.backward()  # type: ignore[no-untyped-call]
                 adam.step()
+                losses.append(loss.item())
             w, b = (p.detach().numpy().copy() for p in (weight, bias))
             head = cls(mean, sd, w, b, half)
             found = head.score(*val)
+            if notice is not None:
+                notice(number, float(np.mean(losses)), found)
             if kept is None or found > best:
-                best, kept = found, head
+                kept = head
+            best = max(best, found) if found == found else best
         assert kept is not None
         return kept
 

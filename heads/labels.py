@@ -19,8 +19,8 @@ from feie.heads.tables import BLANKS, Table
 
 SplitName = Literal["train", "val", "test"]
 
-_ID_NAMES = ("id", "videoid", "fileid", "filename", "video", "file", "name", "clip")
-_SPLIT_NAMES = ("split", "partition", "subset", "fold", "set")
+ID_NAMES = ("id", "videoid", "fileid", "filename", "video", "file", "name", "clip")
+SPLIT_NAMES = ("split", "partition", "subset", "fold", "set")
 _SUBJECT_NAMES = ("subject", "subjectid", "participant", "participantid", "person", "personid",
                   "identity", "speaker", "speakerid")  # fmt: skip
 _OTHER_KNOWN = ("age", "gender", "sex", "country", "fps", "frames", "nframes", "numframes",
@@ -168,16 +168,16 @@ def load_labels(path: str | Path, targets: Sequence[str] = ()) -> Labels:
     read = read_labels_at(path)
     table = read.cells
     names = {column: _plain(column) for column in table.columns}
-    id_column = _find(names, _ID_NAMES)
+    id_column = _find(names, ID_NAMES)
     if id_column is None:
         raise LabelError(
             f"{path} has no id column: call it id, File_ID or Filename "
             f"(its columns: {', '.join(table.columns)})"
         )
     ids = _ids(path, table[id_column])
-    split_column, subject_column = _find(names, _SPLIT_NAMES), _find(names, _SUBJECT_NAMES)
+    split_column, subject_column = _find(names, SPLIT_NAMES), _find(names, _SUBJECT_NAMES)
     taken = {id_column, split_column, subject_column}
-    known = {*_ID_NAMES, *_SPLIT_NAMES, *_SUBJECT_NAMES, *_OTHER_KNOWN}
+    known = {*ID_NAMES, *SPLIT_NAMES, *_SUBJECT_NAMES, *_OTHER_KNOWN}
     rest = [
         c for c in table.columns
         if c not in taken and names[c] not in known and not _LEFT_BY_PANDAS.fullmatch(names[c])
@@ -188,10 +188,10 @@ def load_labels(path: str | Path, targets: Sequence[str] = ()) -> Labels:
         cells = zip(table[subject_column], ids, strict=True)
         subjects = [video if str(s).lower() in BLANKS else str(s) for s, video in cells]
     if split_column is not None:
-        split = _read_split(path, ids, table[split_column])
+        split = read_split(path, ids, table[split_column])
         notes += _shared_subjects(split, subjects)
     else:
-        split = _make_split(ids if subjects is None else subjects)
+        split = make_split(ids if subjects is None else subjects)
         by = "video" if subjects is None else "subject"
         counts = ", ".join(f"{name} {(split == name).sum()}" for name in ("train", "val", "test"))
         notes.append(f"{path} has no split column: split by a hash of the {by} ({counts})")
@@ -231,6 +231,11 @@ def _find(names: Mapping[str, str], wanted: Sequence[str]) -> str | None:
     """Find the column whose plain name comes first in `wanted`."""
     there = [column for column, plain in names.items() if plain in wanted]
     return min(there, key=lambda c: wanted.index(names[c])) if there else None
+
+
+def find_column(table: pd.DataFrame, wanted: Sequence[str]) -> str | None:
+    """Find the column of a table whose plain name (small letters, digits) is wanted first."""
+    return _find({str(column): _plain(str(column)) for column in table.columns}, wanted)
 
 
 def _ids(path: Path, column: pd.Series) -> list[str]:
@@ -281,7 +286,8 @@ def _targets(
     return np.stack(list(columns.values()), axis=1), tuple(columns), notes
 
 
-def _read_split(path: Path, ids: Sequence[str], column: pd.Series) -> NDArray[np.str_]:
+def read_split(path: Path, ids: Sequence[str], column: pd.Series) -> NDArray[np.str_]:
+    """Read a column of splits by any of their names; raises `LabelError`."""
     out = [_SPLITS.get(str(cell).lower()) for cell in column]
     for video, cell, split in zip(ids, column, out, strict=True):
         if split is None:
@@ -299,7 +305,7 @@ def _shared_subjects(split: NDArray[np.str_], subjects: Sequence[str] | None) ->
     return [f"{count} subjects stand in more than one split: results flatter"] if count else []
 
 
-def _make_split(groups: Sequence[str]) -> NDArray[np.str_]:
+def make_split(groups: Sequence[str]) -> NDArray[np.str_]:
     """Deal groups out by the rank of a hash: the same for the same groups, whatever their order."""
     ranked = sorted(set(groups), key=lambda g: hashlib.sha256(f"feie {g}".encode()).digest())
     val = max(1, round(VAL_SHARE * len(ranked)))

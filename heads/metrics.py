@@ -117,7 +117,7 @@ def bootstrap_pearson(
     return np.concatenate(out)
 
 
-def _interval(samples: Array) -> Array:
+def interval(samples: Array) -> Array:
     """2.5 and 97.5 % points; NaN unless nine samples in ten are defined."""
     defined = samples[~np.isnan(samples)]
     if len(defined) < 0.9 * len(samples):
@@ -146,9 +146,18 @@ def score(
         pearson=rho,
         ccc=ccc(prediction, target),
         mae=mae(prediction, target),
-        pearson_interval=np.stack([_interval(column) for column in samples.T]),
-        mean_pearson_interval=_interval(means),
+        pearson_interval=np.stack([interval(column) for column in samples.T]),
+        mean_pearson_interval=interval(means),
     )
+
+
+def two_sided(samples: Array) -> float:
+    """Twice the smaller share of samples on one side of zero; NaN where none is defined."""
+    defined = samples[~np.isnan(samples)]
+    if not len(defined):
+        return float("nan")
+    sides = (defined <= 0).mean(), (defined >= 0).mean()
+    return float(min(1.0, 2 * max(min(sides), 1 / len(defined))))
 
 
 @dataclass(frozen=True)
@@ -195,14 +204,8 @@ def compare(
         found.append(np.append(rho, mean_defined(rho)))
         drawn.append(np.column_stack([rows, means]))
     difference = drawn[0] - drawn[1]
-    p_value = np.full(difference.shape[1], np.nan)
-    for i, column in enumerate(difference.T):
-        defined = column[~np.isnan(column)]
-        if len(defined):
-            sides = (defined <= 0).mean(), (defined >= 0).mean()
-            p_value[i] = min(1.0, 2 * max(min(sides), 1 / len(defined)))
     return Comparison(
         difference=found[0] - found[1],
-        interval=np.stack([_interval(column) for column in difference.T]),
-        p_value=p_value,
+        interval=np.stack([interval(column) for column in difference.T]),
+        p_value=np.array([two_sided(column) for column in difference.T]),
     )

@@ -63,6 +63,7 @@ def run(options: DemoOptions, progress: ProgressCallback = silent) -> DemoResult
         evaluate.EvaluateOptions(run=Path(trained.run), split="test"),
         progress,
     )
+    assert isinstance(scores, evaluate.EvaluateResult)  # of a head that was just trained
     return DemoResult(
         extract=extracted,
         train_head=trained,

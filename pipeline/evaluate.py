@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,15 @@ from feie.features.errors import HeadError
 from feie.features.store.reader import Store
 from feie.heads.challenges import SubmissionForm, submission
 from feie.heads.checkpoint import find_again, latest_run
-from feie.heads.files import disk_errors, write_atomically, write_json
+from feie.heads.files import write_atomically, write_json
+from feie.heads.frame_checkpoint import is_frame_level
 from feie.heads.joining import JoinAll, join_all
 from feie.heads.labels import Labels, SplitName, load_labels
 from feie.heads.metrics import compare, known, mean_defined, pearson, score
+from feie.heads.plugin import use_heads
 from feie.heads.runs import Run, load_run
 from feie.heads.wording import counted
-from feie.pipeline.evaluation_checks import differences, leaks
+from feie.pipeline.evaluation_checks import differences, leaks, log_test
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.run_stores import (
     Predicted,
@@ -31,7 +33,8 @@ from feie.pipeline.run_stores import (
     stores_of,
 )
 
-TEST_LOG = "test-evaluations.log"
+if TYPE_CHECKING:
+    from feie.pipeline.evaluate_frame_va import FrameEvaluateResult
 
 
 class EvaluateOptions(BaseModel):
@@ -53,6 +56,7 @@ class EvaluateOptions(BaseModel):
     submission: Path | None = None
     form: SubmissionForm = "labels"
     report: Path | None = None
+    head: tuple[str, ...] = ()
 
 
 class AgainstResult(BaseModel):
@@ -160,8 +164,10 @@ class EvaluateResult(BaseModel):
     notes: list[str]
 
 
-def run(options: EvaluateOptions, progress: ProgressCallback = silent) -> EvaluateResult:
-    """Score a run, a head or a fusion of several, on one split.
+def run(
+    options: EvaluateOptions, progress: ProgressCallback = silent
+) -> EvaluateResult | FrameEvaluateResult:
+    """Score a run, a head or a fusion of several, or a frame-level head, on one split.
 
     Writes ``predictions-<split>.csv`` and ``evaluation-<split>.json`` into the run folder, and
     the submission and the report where they are asked for; a look at the test split is also
@@ -172,7 +178,17 @@ def run(options: EvaluateOptions, progress: ProgressCallback = silent) -> Evalua
     FeieError
         Run, store or labels cannot be used together.
     """
-    scored = load_run(options.run or latest_run(options.runs))
+    use_heads(options.head)
+    folder = options.run or latest_run(options.runs)
+    if is_frame_level(folder):
+        from feie.pipeline import evaluate_frame_va  # it takes these options, so it imports us
+
+        return evaluate_frame_va.run(options, folder, progress)
+    return _evaluate(options, load_run(folder), progress)
+
+
+def _evaluate(options: EvaluateOptions, scored: Run, progress: ProgressCallback) -> EvaluateResult:
+    """Score a run whose heads give one prediction a video."""
     folder, targets, split = scored.folder, scored.targets, options.split
     labels = load_labels(
         options.labels or Path(find_again(scored.notes["labels"], folder)), targets
@@ -223,7 +239,7 @@ def run(options: EvaluateOptions, progress: ProgressCallback = silent) -> Evalua
             )
     looks = None
     if split == "test":
-        looks = _log_test(folder, stores, labels, len(truth), scores.mean_pearson)
+        looks = log_test(folder, stores, labels.sha256, len(truth), scores.mean_pearson)
         if looks > 1:
             notes.append(
                 f"this run was scored on the test split {looks} times; choose on val, test once"
@@ -325,20 +341,6 @@ def _against(
         p_value=_named(names, compared.p_value),
     )
     return result, notes
-
-
-def _log_test(folder: Path, stores: Sequence[Store], labels: Labels, n: int, mean: float) -> int:
-    """Note a look at the test split; gives the number of looks so far."""
-    path = folder / TEST_LOG
-    stamp = datetime.now(UTC).isoformat(timespec="seconds")
-    used = "+".join(dict.fromkeys(store.fingerprint for store in stores))
-    with disk_errors(path):
-        with path.open("a", encoding="utf-8") as file:
-            file.write(
-                f"{stamp} n={n} mean_pearson={mean:.4f} store={used} "
-                f"labels=sha256:{labels.sha256}\n"
-            )
-        return len(path.read_bytes().splitlines())
 
 
 def _pair(interval: NDArray[np.float64]) -> tuple[float, float] | None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 from feie.features.errors import HeadError
 from feie.features.store.reader import Store
+from feie.heads.files import disk_errors
 from feie.heads.joining import JoinAll
 from feie.heads.labels import Labels, SplitName
-from feie.heads.runs import Part, Run
+from feie.heads.runs import Run
 from feie.pipeline.head_run import VIDEOS
-from feie.pipeline.run_stores import other_extractors
+from feie.pipeline.run_stores import changed_code, other_extractors
+
+TEST_LOG = "test-evaluations.log"
 
 
 def differences(run: Run, stores: Sequence[Store], labels: Labels) -> list[str]:
@@ -24,6 +30,7 @@ def differences(run: Run, stores: Sequence[Store], labels: Labels) -> list[str]:
             notes.append(
                 f"{store.path} is not, or no longer, the store that the head was trained on"
             )
+    notes += changed_code(run)
     if labels.sha256 != run.notes["labels"]["sha256"]:
         notes.append(f"{labels.path} is not, or no longer, the file that the head was trained on")
     return list(dict.fromkeys(notes))
@@ -39,30 +46,35 @@ def leaks(
     HeadError
         There are some, in the same store or by the same labels, and the split should have none.
     """
-    if split == "train":
-        return ["these are the videos that the head was trained on: the figures flatter"]
     notes = [
         note
         for part, store, ids in zip(run.parts, stores, joined.store_ids, strict=True)
-        for note in _part_leaks(part, store, labels, ids, split)
+        for note in head_leaks(part.folder, part.head.notes, store, labels.sha256, ids, split)
     ]
     if run.fused and split == "val":
         notes.append("the weights of the fusion were chosen on the validation videos too")
     return list(dict.fromkeys(notes))
 
 
-def _part_leaks(
-    part: Part, store: Store, labels: Labels, videos: Sequence[str], split: SplitName
+def head_leaks(
+    folder: Path,
+    notes_of_head: Mapping[str, Any],
+    store: Store,
+    labels_sha256: str,
+    videos: Sequence[str],
+    split: SplitName,
 ) -> list[str]:
-    folder, head = part.folder, part.head
+    """Do as `leaks` does, for one head and the videos of one store."""
+    if split == "train":
+        return ["these are the videos that the head was trained on: the figures flatter"]
     try:
         with (folder / VIDEOS).open(encoding="utf-8", newline="") as file:
             split_of = {row["video"]: row["split"] for row in csv.DictReader(file)}
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise HeadError(f"{folder / VIDEOS} cannot be read: {error}") from None
     same = (
-        labels.sha256 == head.notes["labels"]["sha256"]
-        or store.fingerprint == head.notes["store"]["fingerprint"]
+        labels_sha256 == notes_of_head["labels"]["sha256"]
+        or store.fingerprint == notes_of_head["store"]["fingerprint"]
     )
     notes = []
     for past, use in (("train", "the head was trained"), ("val", "the head's epoch was chosen")):
@@ -83,3 +95,23 @@ def _part_leaks(
                 f"it flatters"
             )
     return notes
+
+
+def log_test(
+    folder: Path,
+    stores: Sequence[Store],
+    labels_sha256: str,
+    n: int,
+    mean: float,
+    what: str = "mean_pearson",
+) -> int:
+    """Note a look at the test split; gives the number of looks so far."""
+    path = folder / TEST_LOG
+    stamp = datetime.now(UTC).isoformat(timespec="seconds")
+    used = "+".join(dict.fromkeys(store.fingerprint for store in stores))
+    with disk_errors(path):
+        with path.open("a", encoding="utf-8") as file:
+            file.write(
+                f"{stamp} n={n} {what}={mean:.4f} store={used} labels=sha256:{labels_sha256}\n"
+            )
+        return len(path.read_bytes().splitlines())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -14,14 +16,19 @@ from feie.features.store.reader import Store
 from feie.heads.challenges import SubmissionForm, submission
 from feie.heads.checkpoint import latest_run
 from feie.heads.files import write_atomically
+from feie.heads.frame_checkpoint import is_frame_level, load_frame_head
+from feie.heads.frame_labels import TARGETS
 from feie.heads.joining import find_videos
 from feie.heads.labels import normalise_id
+from feie.heads.plugin import use_heads
 from feie.heads.runs import Run, load_run
 from feie.heads.wording import counted
 from feie.pipeline import extract
+from feie.pipeline.predict_frame_va import predict_frames
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.run_stores import (
     StorePaths,
+    changed_code,
     faceless_notes,
     other_extractors,
     predict_videos,
@@ -45,10 +52,12 @@ class PredictOptions(BaseModel):
     store: StorePaths = ()
     videos: Path | None = None
     extractor: str | None = None
+    weights: Path | None = None
     detector: str | None = None
     out: Path = Path("predictions.csv")
     form: SubmissionForm = "plain"
     clip: bool = False
+    head: tuple[str, ...] = ()
 
 
 class PredictResult(BaseModel):
@@ -78,57 +87,102 @@ class PredictResult(BaseModel):
 def run(options: PredictOptions, progress: ProgressCallback = silent) -> PredictResult:
     """Predict every video of a store, of several for a fusion, or of a folder.
 
+    A frame-level head predicts every frame instead.
+
     Raises
     ------
     FeieError
         Run, store or videos cannot be used together.
     """
-    run_ = load_run(options.run or latest_run(options.runs))
+    use_heads(options.head)
+    folder = options.run or latest_run(options.runs)
+    work: Callable[[tuple[str, ...]], PredictResult]
+    if is_frame_level(folder):
+        trained_on = [load_frame_head(folder).notes["store"]]
+        work = partial(_predict_frames, options, folder, progress)
+    else:
+        run_ = load_run(folder)
+        trained_on = [part.head.notes["store"] for part in run_.parts]
+        work = partial(_predict, options, run_, progress)
     if options.videos is None:
-        if run_.fused and not options.store:
-            stores = ", ".join(part.head.notes["store"]["path"] for part in run_.parts)
+        if len(trained_on) > 1 and not options.store:
             raise UsageError(
-                f"{run_.folder} fuses {len(run_.parts)} heads, trained on {stores}: name a store "
-                f"for each, in that order (--store, again and again)"
+                f"{folder} fuses {len(trained_on)} heads, trained on "
+                f"{', '.join(noted['path'] for noted in trained_on)}: name a store for each, in "
+                f"that order (--store, again and again)"
             )
-        return _predict(options, run_, options.store or ("features.zarr",), progress)
+        return work(options.store or ("features.zarr",))
     if len(options.store) > 1:
         raise UsageError("videos are extracted into one store: give one --store, or none")
     if options.store and "://" in options.store[0]:
         raise UsageError(f"videos are extracted into a folder; {options.store[0]} is an address")
+    maker = _common_maker(folder, trained_on)
     if options.store:
-        return _extract(options, run_, options.store[0], progress)
-    with tempfile.TemporaryDirectory(prefix="feie-predict-") as folder:
-        done = _extract(options, run_, str(Path(folder) / "features.zarr"), progress)
+        _extract(options, maker, options.store[0], progress)
+        return work(options.store)
+    with tempfile.TemporaryDirectory(prefix="feie-predict-") as temporary:
+        store = str(Path(temporary) / "features.zarr")
+        _extract(options, maker, store, progress)
+        done = work((store,))
     return done.model_copy(update={"store": "(removed; --store keeps it)"})
 
 
-def _extract(
-    options: PredictOptions, run_: Run, store: str, progress: ProgressCallback
-) -> PredictResult:
-    makers = [part.head.notes["store"].get("extractor") or {} for part in run_.parts]
+def _common_maker(folder: Path, trained_on: Sequence[Mapping[str, Any]]) -> str | None:
+    """Name the extractor of all stores that a run was trained on."""
+    makers = [noted.get("extractor") or {} for noted in trained_on]
     if len({maker.get("sha256") for maker in makers}) > 1:
         names = ", ".join(str(maker.get("name")) for maker in makers)
         raise UsageError(
-            f"{run_.folder} fuses heads on what {names} made, and videos are extracted by one: "
+            f"{folder} fuses heads on what {names} made, and videos are extracted by one: "
             f"extract or import a store for each, and name them with --store"
         )
+    return makers[0].get("name")
+
+
+def _extract(
+    options: PredictOptions, maker: str | None, store: str, progress: ProgressCallback
+) -> None:
     given = {
         "videos": options.videos,
         "store": store,
-        "extractor": options.extractor or makers[0].get("name"),
+        "extractor": options.extractor or maker,
+        "weights": options.weights,
         "detector": options.detector,
     }
     values = {name: value for name, value in given.items() if value is not None}
     extract.run(extract.ExtractOptions.model_validate(values), progress)
-    return _predict(options, run_, (store,), progress)
+
+
+def _predict_frames(
+    options: PredictOptions, folder: Path, progress: ProgressCallback, paths: tuple[str, ...]
+) -> PredictResult:
+    """Predict every frame of a store."""
+    if len(paths) > 1 or options.form != "plain" or options.clip:
+        raise UsageError(
+            f"{folder} is a frame-level head: it reads one store and writes "
+            f"id,frame,time,valence,arousal in [-1, 1] (no --form, no --clip)"
+        )
+    lines, store, faceless = predict_frames(folder, paths[0])
+    write_atomically(options.out, lines)
+    progress(Progress("videos", len(store.ids), len(store.ids)))
+    said = f"{counted(faceless, 'video', 'shows', 'show')} no face: the training frames' mean label"
+    return PredictResult(
+        run=str(folder),
+        store=store.path,
+        predictions=str(options.out),
+        videos=len(store.ids),
+        targets=list(TARGETS),
+        faceless=faceless,
+        failed=dict(store.failed),
+        notes=[said] if faceless else [],
+    )
 
 
 def _predict(
-    options: PredictOptions, run_: Run, paths: tuple[str, ...], progress: ProgressCallback
+    options: PredictOptions, run_: Run, progress: ProgressCallback, paths: tuple[str, ...]
 ) -> PredictResult:
     stores = stores_of(run_, paths)
-    notes = other_extractors(run_, stores)
+    notes = other_extractors(run_, stores) + changed_code(run_)
     videos, lost = _common(stores)
     notes += lost
     found = predict_videos(run_, stores, videos)

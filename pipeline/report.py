@@ -79,21 +79,21 @@ def write_report(
     mean = "undefined" if result.mean_pearson is None else f"{result.mean_pearson:.3f}"
     unit = "subjects" if result.subjects else "videos"
     sections = [
-        f"<p class=figure>mean Pearson {mean}{_range(result.mean_interval)}</p>",
+        f"<p class=figure>mean Pearson {mean}{range_text(result.mean_interval)}</p>",
         f"<p>{escape(result.run)} on split <b>{result.split}</b>: {counted(result.n, 'video')}; "
         f"intervals are bootstrap 95 % over {unit}"
         + (f" ({result.subjects})" if result.subjects else "")
         + ".</p>",
-        _notes(result.notes),
+        note_list(result.notes),
         "<h2>Agreement with the labels</h2>",
         _scores(result),
         _fused(result),
         _against(result),
-        _picture(figures.bars(targets, result), "Pearson of each target with its 95 % interval"),
+        picture(figures.bars(targets, result), "Pearson of each target with its 95 % interval"),
         "<h2>Predicted against given</h2>",
         "<p class=note>Each dot is a video. The line is the mean label of five equal shares of the "
         "videos by prediction: on the diagonal the head is calibrated.</p>",
-        _picture(figures.scatter(targets, prediction, truth), "prediction against label"),
+        picture(figures.scatter(targets, prediction, truth), "prediction against label"),
         "<h2>By length of the video</h2>",
         _by_length(found.prepared[0].frames.lengths, prediction, truth),
         _training(run),
@@ -101,30 +101,38 @@ def write_report(
     sections += ["<h2>Best and worst videos</h2>", _extremes(run, labels, found)]
     sections += ["<h2>Published figures</h2>", _published(result)]
     sections += ["<h2>Where this comes from</h2>", _provenance(run, result)]
-    page = (
+    name = run.folder.name
+    write_atomically(path, page(f"{name}, {result.split}", name, sections))
+
+
+def page(title: str, heading: str, sections: Sequence[str]) -> bytes:
+    """Give a whole page; title and heading are text, sections HTML."""
+    return (
         "<!doctype html><html lang=en><head><meta charset=utf-8>"
         '<link rel=icon href="data:,">'
-        f"<title>feie: {escape(run.folder.name)}, {result.split}</title><style>{_STYLE}</style>"
-        f"</head><body><h1>{escape(run.folder.name)}</h1>{''.join(sections)}</body></html>\n"
-    )
-    write_atomically(path, page.encode())
+        f"<title>feie: {escape(title)}</title><style>{_STYLE}</style>"
+        f"</head><body><h1>{escape(heading)}</h1>{''.join(sections)}</body></html>\n"
+    ).encode()
 
 
-def _range(pair: tuple[float, float] | None) -> str:
+def range_text(pair: tuple[float, float] | None) -> str:
+    """Give an interval in brackets, behind a blank; nothing for none."""
     return "" if pair is None else f" ({pair[0]:.3f} to {pair[1]:.3f})"
 
 
-def _number(value: float | None) -> str:
+def number_cell(value: float | None) -> str:
+    """Give a figure as a table shows it."""
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def _notes(notes: Sequence[str]) -> str:
+def note_list(notes: Sequence[str]) -> str:
+    """Give notes as a list; nothing for none."""
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f"<ul class=note>{items}</ul>" if items else ""
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], last_is_mean: bool = False) -> str:
-    """Cells are text, not HTML."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], last_is_mean: bool = False) -> str:
+    """Give a table; cells are text, not HTML."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = ""
     for i, row in enumerate(rows):
@@ -136,16 +144,16 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], last_is_mean: b
 def _scores(result: EvaluateResult) -> str:
     base = result.length_baseline
     rows = [
-        [name, _number(rho), _range(result.intervals[name]).strip(" ()"),
-         _number(result.ccc[name]), f"{result.mae[name]:.3f}", _number(base.pearson[name])]
+        [name, number_cell(rho), range_text(result.intervals[name]).strip(" ()"),
+         number_cell(result.ccc[name]), f"{result.mae[name]:.3f}", number_cell(base.pearson[name])]
         for name, rho in result.pearson.items()
     ]  # fmt: skip
     rows.append(
-        ["mean", _number(result.mean_pearson), _range(result.mean_interval).strip(" ()"),
-         _number(result.mean_ccc), f"{result.mean_mae:.3f}", _number(base.mean_pearson)]
+        ["mean", number_cell(result.mean_pearson), range_text(result.mean_interval).strip(" ()"),
+         number_cell(result.mean_ccc), f"{result.mean_mae:.3f}", number_cell(base.mean_pearson)]
     )  # fmt: skip
     header = ["target", "Pearson", "95 % interval", "CCC", "MAE", "length alone"]
-    return _table(header, rows, last_is_mean=True) + (
+    return table(header, rows, last_is_mean=True) + (
         "<p class=note>Length alone: Pearson of a ridge regression on the number of usable frames. "
         "The masked concatenation tells the head how long a video is, so a result is worth what it "
         "adds to this.</p>"
@@ -158,15 +166,17 @@ def _fused(result: EvaluateResult) -> str:
         return ""
     rows = [
         [f"{Path(head.run).name}: {head.store}", weight_range(head.weights),
-         _number(head.mean_pearson), *(_number(rho) for rho in head.pearson.values())]
+         number_cell(head.mean_pearson), *(number_cell(rho) for rho in head.pearson.values())]
         for head in result.heads
     ]  # fmt: skip
-    rows.append(["fused", "", _number(result.mean_pearson), *map(_number, result.pearson.values())])
+    rows.append(
+        ["fused", "", number_cell(result.mean_pearson), *map(number_cell, result.pearson.values())]
+    )
     header = ["head", "weight", "mean Pearson", *result.pearson]
     return (
         "<h2>Each store alone, and fused</h2><p class=note>The fusion is the weighted mean of the "
         "heads' intensities; the weights were chosen on the validation videos.</p>"
-        + _table(header, rows, last_is_mean=True)
+        + table(header, rows, last_is_mean=True)
     )
 
 
@@ -177,7 +187,7 @@ def _training(run: Run) -> str:
         if epochs := _epochs(part.folder):
             best = int(part.head.notes.get("training", {}).get("best_epoch", 0))
             title = f"<h3>{escape(part.folder.name)}</h3>" if run.fused else ""
-            drawn.append(title + _picture(figures.curves(epochs, best), "training curves"))
+            drawn.append(title + picture(figures.curves(epochs, best), "training curves"))
     return "<h2>Training</h2>" + "".join(drawn) if drawn else ""
 
 
@@ -186,15 +196,15 @@ def _against(result: EvaluateResult) -> str:
     if other is None:
         return ""
     rows = [
-        [name, _number(value), _range(other.interval[name]).strip(" ()"),
-         _number(other.p_value[name])]
+        [name, number_cell(value), range_text(other.interval[name]).strip(" ()"),
+         number_cell(other.p_value[name])]
         for name, value in other.difference.items()
     ]  # fmt: skip
     return (
         f"<h2>Against {escape(other.run)}</h2><p>Its mean Pearson is "
-        f"{_number(other.mean_pearson)}. Differences are this run less that one, by a paired "
+        f"{number_cell(other.mean_pearson)}. Differences are this run less that one, by a paired "
         f"bootstrap.</p>"
-        + _table(["target", "difference", "95 % interval", "p"], rows, last_is_mean=True)
+        + table(["target", "difference", "95 % interval", "p"], rows, last_is_mean=True)
     )
 
 
@@ -209,11 +219,11 @@ def _by_length(lengths: NDArray[np.int64], prediction: Array, truth: Array) -> s
         mean = float(rho[defined].mean()) if defined.any() else None
         low_high = _ends(np.asarray(whole))
         rows.append(
-            [f"{lengths[part].min()} to {lengths[part].max()}", str(len(part)), _number(mean),
+            [f"{lengths[part].min()} to {lengths[part].max()}", str(len(part)), number_cell(mean),
              low_high]
         )  # fmt: skip
     header = ["usable frames", "videos", "mean Pearson", "95 % interval"]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _ends(samples: Array) -> str:
@@ -256,7 +266,7 @@ def _extremes(run: Run, labels: Labels, found: Predicted) -> str:
             )
             for part, ready in zip(run.parts, found.prepared, strict=True):
                 drawn = figures.timeline(ready.frames[video], part.head.inputs)
-                parts.append(_picture(drawn, f"timeline of {name}"))
+                parts.append(picture(drawn, f"timeline of {name}"))
     return "".join(parts)
 
 
@@ -266,14 +276,14 @@ def _published(result: EvaluateResult) -> str:
         [
             f"this run, {counted(result.n, 'video')} of its own labels",
             "",
-            _number(result.mean_pearson),
+            number_cell(result.mean_pearson),
         ]
     )
     return (
         "<p class=note>As published, on Hume-Reaction's validation split, and not measured here. "
         "They may be compared with this run only if that is what it was scored on. The two "
         "versions of [K] differ by 0.050 in every row, so their order counts more than their "
-        "level.</p>" + _table(["as published", "input", "mean Pearson"], rows, last_is_mean=True)
+        "level.</p>" + table(["as published", "input", "mean Pearson"], rows, last_is_mean=True)
     )
 
 
@@ -295,7 +305,8 @@ def _provenance(run: Run, result: EvaluateResult) -> str:
     return f"<details><summary>{title}</summary><pre>{escape(text)}</pre></details>"
 
 
-def _picture(figure: Figure, description: str) -> str:
+def picture(figure: Figure, description: str) -> str:
+    """Give a picture as part of the page itself."""
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110)
     coded = base64.b64encode(data.getvalue()).decode()

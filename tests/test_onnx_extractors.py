@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import cv2
+import h5py
 import numpy as np
 import onnx
 import pytest
@@ -27,7 +29,8 @@ from feie.features.onnx_models.extractor import activated, prepared
 from feie.features.schema import VA_EXPR8
 from feie.features.sources import discover
 from feie.features.store.reader import open_store
-from feie.pipeline import evaluate, extract, models, train_head
+from feie.pipeline import evaluate, evaluate_mma, extract, models, train_head
+from feie.pipeline.evaluate_mma import EvaluateMmaOptions
 from feie.pipeline.extract import ExtractOptions
 
 LOGITS = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
@@ -470,6 +473,34 @@ def test_arithmetic_and_devices_are_the_networks_own(zoo):
         load_extractor("frob")
     with pytest.raises(UsageError, match=r"takes uint8 faces of shape \(b, 32, 32, 3\)"):
         load_extractor(spec)(noise(1, 112))
+
+
+def test_several_threads_share_one_network_of_one_thread(zoo):
+    extractor = load_extractor(written(zoo))
+    said = extractor._session.get_session_options()
+    assert (said.intra_op_num_threads, said.inter_op_num_threads) == (1, 1)
+    assert extractor.concurrent
+    batches = [noise(16, 32, seed) for seed in range(24)]
+    want = [extractor(batch).affect for batch in batches]
+    with ThreadPoolExecutor(8) as pool:
+        for got, expected in zip(pool.map(extractor, batches), want, strict=True):
+            np.testing.assert_array_equal(got.affect, expected)
+
+
+def test_faces_of_a_pack_are_brought_to_its_size(tmp_path):
+    small(tmp_path / "small.onnx")
+    faces, columns = noise(12, 112), ["neutral", *FER_COLUMNS[:4], *FER_COLUMNS[5:]]
+    group = {"name": "expr", "columns": columns, "at": list(range(7)), "activation": "softmax"}
+    spec = written(tmp_path, groups=[group])
+    extractor = load_extractor(spec)
+    seen = np.stack([cv2.resize(f, (32, 32), interpolation=cv2.INTER_AREA) for f in faces])
+    top = extractor(seen).affect.argmax(1)
+    with h5py.File(tmp_path / "pack.h5", "w") as pack:
+        pack["images"] = faces
+        pack["expression"] = np.array([columns[i] for i in top], dtype=h5py.string_dtype())
+    options = EvaluateMmaOptions(data=tmp_path / "pack.h5", weights=spec, repeats=10)
+    scored = evaluate_mma.run(options)
+    assert (scored.extractor, scored.n, scored.accuracy) == ("small", 12, 1.0)
 
 
 @pytest.fixture(scope="module")

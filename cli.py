@@ -1187,7 +1187,11 @@ def evaluate_mma(
         ),
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="Bundled name, or a .safetensors made by `feie train-mma`.")
+        str,
+        typer.Option(
+            help="Bundled name, a .safetensors made by `feie train-mma`, or what else "
+            "`feie extract --extractor` takes."
+        ),
     ] = "mma-lite",
     detector: Annotated[
         str | None,

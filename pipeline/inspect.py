@@ -14,6 +14,7 @@ from feie.features.errors import UsageError
 from feie.features.store.layout import FAILED
 from feie.features.store.reader import Store, open_store
 from feie.pipeline.inspect_cells import cells_of
+from feie.pipeline.inspect_words import made_by
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.whole_file import write_whole
 
@@ -228,10 +229,8 @@ def _about(valid: np.ndarray, seconds: float, fps: float, frames: int) -> str:
 def _origin(store: Store, frames_a_cell: int) -> str:
     """Say what made the numbers, and what is drawn of many frames that share a place."""
     made = store.provenance
-    parts = [f"{made['extractor'].get('name', '?')} {made['extractor'].get('sha256', '')[:12]}"]
-    if detector := made.get("detector"):
-        parts.append(f"{detector.get('name', '?')} {detector.get('sha256', '')[:12]}")
-    else:
+    parts = [made_by(made[part]) for part in ("extractor", "detector") if made.get(part)]
+    if not made.get("detector") and "import_format" not in made["options"]:
         parts.append("faces given aligned")
     parts.append(f"drawn by feie {__version__}")
     text = "  ·  ".join(parts)

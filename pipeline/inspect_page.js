@@ -19,7 +19,7 @@ data.means.forEach((name, c) => {
   columns.push({ name: c < data.courses.length ? "mean" : name, get: (i) => data.mean[c][i], show: number(2), width: "5rem" });
 });
 if (data.top.length) {
-  columns.push({ name: "most", get: (i) => data.classes[data.top[i]] || "", show: String, text: true, width: "6.5rem" });
+  columns.push({ name: "expression", get: (i) => data.classes[data.top[i]] || "", show: String, text: true, width: "7rem" });
 }
 const kinds = [
   ["all videos", () => true],

@@ -21,6 +21,7 @@ from feie.features.store.layout import FAILED, OK
 from feie.features.store.reader import Store
 from feie.pipeline.info import face_shares, length_classes
 from feie.pipeline.inspect_summary import Courses, courses_of
+from feie.pipeline.inspect_words import made_by
 from feie.pipeline.progress import ProgressCallback
 from feie.pipeline.whole_file import write_whole
 
@@ -56,7 +57,9 @@ def write_page(path: Path, store: Store, ids: Sequence[str], progress: ProgressC
     names, drawn, classes = _columns(store)
     parts = next(parts for most, parts in _PARTS if len(ids) <= most)
     indices = [store.schema.columns.index(name) for name in (*names, *classes)]
-    courses = courses_of(store, videos, indices, drawn, parts, progress)
+    courses = courses_of(
+        store, videos, indices, drawn, parts, progress, signed=names[0] in ("valence", "arousal")
+    )
     data = _data(videos, names, drawn, classes, courses, parts)
     script = _resource("inspect_page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -160,11 +163,7 @@ def _version(store: Store) -> str:
 
 
 def _maker(made: Any) -> str:
-    parts = [
-        f"{made[part].get('name', '?')} (sha256 {str(made[part].get('sha256', '?'))[:12]}…)"
-        for part in ("extractor", "detector")
-        if made.get(part)
-    ]
+    parts = [made_by(made[part]) for part in ("extractor", "detector") if made.get(part)]
     return "Made by " + " with faces of ".join(parts)
 
 

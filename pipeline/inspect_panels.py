@@ -114,8 +114,8 @@ def _panel(
     least, most = (float(part.min()), float(part.max())) if part.size else (0.0, 1.0)
     unit = least >= 0 and most <= 1
     title = _TITLES.get(name, name)
-    if set(columns) <= {"valence", "arousal"} and least >= -1 and most <= 1:
-        return Panel(title, "lines", indices, columns, -1.0, 1.0)
+    if set(columns) <= {"valence", "arousal"} and -2 <= least <= most <= 2:  # some overshoot
+        return Panel(title, "lines", indices, columns, min(-1.0, least), max(1.0, most))
     shares = unit and len(columns) > 1 and bool((np.abs(part.sum(axis=1) - 1) < 0.01).all())
     if (part.size and shares) or (name == "expr" and unit):
         return Panel(title, "stack", indices, columns, 0.0, 1.0)
@@ -155,7 +155,7 @@ def _lines(panel: Panel, axes: Axes, cells: Cells) -> None:
                   solid_capstyle="butt", solid_joinstyle="round")  # fmt: skip
         axes.plot([], [], color=colour, lw=1.6, label=shortened(name, 18))
     axes.set_ylim(panel.low, panel.high)
-    if (panel.low, panel.high) == (-1, 1):
+    if panel.low <= -1 <= 1 <= panel.high <= 2:
         axes.set_yticks([-1, -0.5, 0, 0.5, 1])
     axes.set_ylabel(panel.name, fontsize=8, parse_math=False)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), **LEGEND)

@@ -43,6 +43,7 @@ def courses_of(
     drawn: int,
     parts: int,
     progress: ProgressCallback,
+    signed: bool = False,
 ) -> Courses:
     """Read the columns of many videos once, in stored order, a block of rows at a time.
 
@@ -57,6 +58,9 @@ def courses_of(
         How many of them, from the first on, are to have a course.
     parts : int
         Parts of each video.
+    signed : bool
+        Draw from -1 to 1 at least, whatever the columns hold; else from 0, to 1 where they are
+        shares.
     """
     count = len(videos)
     sums = np.zeros((count, drawn, parts))
@@ -89,16 +93,18 @@ def courses_of(
     course = np.divide(
         sums, faces[:, None], out=np.full_like(sums, np.nan), where=faces[:, None] > 0
     )
-    return _coded(course, mean)
+    return _coded(course, mean, signed)
 
 
-def _coded(course: NDArray[np.float64], mean: NDArray[np.float64]) -> Courses:
+def _coded(course: NDArray[np.float64], mean: NDArray[np.float64], signed: bool) -> Courses:
     known = np.isfinite(course)
     low = np.where(known, course, np.inf).min(axis=(0, 2), initial=0.0)
     high = np.where(known, course, -np.inf).max(axis=(0, 2), initial=0.0)
-    within = (low >= -1) & (high <= 1)  # one scale for valence, arousal and probabilities
-    low, high = np.where(within & (low < 0), -1.0, low), np.where(within, 1.0, high)
-    span = (high - low)[None, :, None]
+    if signed:
+        low, high = np.minimum(low, -1.0), np.maximum(high, 1.0)
+    else:
+        high = np.where((low >= 0) & (high <= 1), 1.0, high)
+    span = np.where(high > low, high - low, 1.0)[None, :, None]
     scaled = np.nan_to_num((course - low[None, :, None]) / span) * (NO_FACE - 1)
     return Courses(np.where(known, np.rint(scaled), NO_FACE).astype(np.uint8), mean, low, high)
 

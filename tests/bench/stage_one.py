@@ -403,8 +403,9 @@ def write_clip(path: Path, frames: int) -> Path:
 PEAK = """
 import resource, sys
 from feie.pipeline.extract import ExtractOptions, run
-run(ExtractOptions(videos=sys.argv[1], store=sys.argv[2], device="cpu", isolate=False))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+run(ExtractOptions(videos=sys.argv[1], store=sys.argv[2], device="cpu"))
+usage = resource.getrusage
+print(max(usage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 """
 
 

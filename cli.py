@@ -1450,7 +1450,7 @@ def dump(
             "`safetensors`. A file a video: `muse` (feature folder), `openface` (CSV), `npz`.",
         ),
     ],
-    target: Annotated[Path, typer.Option("--out", help="The file, or the folder, to write.")],
+    target: Annotated[str, typer.Option("--out", help="The file, or the folder, to write.")],
     subset: Annotated[
         str | None, typer.Option(help="Groups of columns, e.g. `va,au`.", show_default="all")
     ] = None,

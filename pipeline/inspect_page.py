@@ -76,7 +76,7 @@ def write_page(path: Path, store: Store, ids: Sequence[str], progress: ProgressC
 
 def _columns(store: Store) -> tuple[list[str], int, list[str]]:
     """Choose columns to show as means, how many of them as courses, and classes to compare."""
-    known = [name for name in ("valence", "arousal") if name in store.schema.columns]
+    known: list[str] = [name for name in ("valence", "arousal") if name in store.schema.columns]
     names = known or list(store.schema.columns[:2])
     return names, len(names), list(store.schema.group("expr"))
 

@@ -86,7 +86,7 @@ def draw(
     for axes, panel in zip(rows[1 + bool(faces) :], panels_, strict=True):
         _gaps(axes, cells)
         panel.draw(axes, cells)
-    _time_axis(rows[-1], span)
+        _time_axis(axes, span, last=axes is rows[-1])
     _words(figure, total, title, subtitle, footer)
     _key(figure, rows[bool(faces)], cells)
     return figure
@@ -164,17 +164,21 @@ def _gaps(axes: Axes, cells: Cells) -> None:
                          **panels.GAP)  # fmt: skip
 
 
-def _time_axis(axes: Axes, span: tuple[float, float]) -> None:
-    axes.tick_params(labelbottom=True)
+def _time_axis(axes: Axes, span: tuple[float, float], last: bool) -> None:
+    """Tick every panel alike; the last one has the numbers."""
     seconds = span[1] - span[0]
     if seconds < _CLOCK_FROM:
         axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
-        axes.set_xlabel("time (s)", fontsize=8)
-        return
-    step = next((s for s in _CLOCK_STEPS if seconds / s <= 8), 3600 * math.ceil(seconds / 28800))
-    axes.xaxis.set_major_locator(MultipleLocator(step))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda t, _: _clock(t)))
-    axes.set_xlabel("time (min:s)" if span[1] < 3600 else "time (h:min:s)", fontsize=8)
+        unit = "s"
+    else:
+        hours = 3600 * math.ceil(seconds / 28800)
+        step = next((s for s in _CLOCK_STEPS if seconds / s <= 8), hours)
+        axes.xaxis.set_major_locator(MultipleLocator(step))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda t, _: _clock(t)))
+        unit = "min:s" if span[1] < 3600 else "h:min:s"
+    if last:
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel(f"time ({unit})", fontsize=8)
 
 
 def _clock(seconds: float) -> str:

@@ -332,6 +332,8 @@ def test_other_signatures(tmp_path):
     np.testing.assert_allclose(got.affect[:, 2], np.tanh(want[:, 4]), atol=1e-6)
     assert two.embedding_dim == 64
     np.testing.assert_allclose(got.embedding, got.affect[:, 3:], atol=1e-2)
+    own = load_extractor(written(tmp_path, embedding={"tensor": "output"}))(faces)
+    np.testing.assert_allclose(own.embedding, own.affect, atol=1e-2)
     half = {n: v.astype(np.float16) for n, v in small(tmp_path / "x.onnx")[1].items()}
     path, _ = small(tmp_path / "half.onnx", weights=half, kind=TensorProto.FLOAT16)
     model = onnx.load(path)

@@ -59,9 +59,8 @@ class OnnxExtractor:
         self.concurrent = self.device == "cpu"
         self._batch = self._signature.batch or description.batch
         self._table = _table(description.input)
-        self._names = list(dict.fromkeys(self._signature.outputs))
-        if self._signature.embedding is not None:
-            self._names.append(self._signature.embedding)
+        wanted = (*self._signature.outputs, self._signature.embedding)
+        self._names = [name for name in dict.fromkeys(wanted) if name is not None]
         self.embedding_dim = self._try()
 
     def __call__(self, faces: NDArray[np.uint8]) -> Extraction:

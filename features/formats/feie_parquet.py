@@ -91,7 +91,7 @@ def _columns(batch: VideoBatch) -> list[pa.Array]:
     for name in GEOMETRY_NAMES:
         values = getattr(batch, name)
         if values is not None:
-            flat = values.reshape(len(values), -1)
+            flat = values.reshape(len(values), len(GEOMETRY_NAMES[name]))
             columns += [pa.array(column, from_pandas=True) for column in flat.T]
     if batch.embedding is not None:
         flat = pa.array(batch.embedding.astype(np.float32).reshape(-1))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from feie.features.errors import VideoError
@@ -96,10 +97,18 @@ class _Reader:
             with safe_open(path, "numpy") as file:
                 parts = {name: file.get_slice(name) for name in what.array_names()}
                 for number in wanted:
-                    start, stop = what.offsets[number], what.offsets[number + 1]
-                    yield {name: part[start:stop] for name, part in parts.items()}
+                    rows = what.offsets[number], what.offsets[number + 1]
+                    yield {name: _slice(part, *rows) for name, part in parts.items()}
         except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
             raise VideoError("broken", f"{path.name} cannot be read: {error}") from None
+
+
+def _slice(part: Any, start: int, stop: int) -> NDArray[Any]:
+    if start < stop:
+        return np.asarray(part[start:stop])
+    # The library takes no empty slice at the end.
+    dtype = next(code for code, name in _NAMES.items() if name == part.get_dtype())
+    return np.empty((0, *part.get_shape()[1:]), dtype)
 
 
 def _known(path: Path) -> bool:

@@ -58,7 +58,6 @@ class OnnxExtractor:
         # onnxruntime's sessions may be shared; a GPU works through one batch after another anyway.
         self.concurrent = self.device == "cpu"
         self._batch = self._signature.batch or description.batch
-        self._table = _table(description.input)
         wanted = (*self._signature.outputs, self._signature.embedding)
         self._names = [name for name in dict.fromkeys(wanted) if name is not None]
         self.embedding_dim = self._try()
@@ -99,7 +98,7 @@ class OnnxExtractor:
         if self._batch is not None and count < self._batch:
             padding = np.zeros((self._batch - count, *faces.shape[1:]), np.uint8)
             faces = np.concatenate([faces, padding])
-        x = prepared(faces, self._description.input, self._table)
+        x = prepared(faces, self._description.input)
         given = {self._signature.input: x.astype(np.float16) if self._signature.half else x}
         results = dict(zip(self._names, self._session.run(self._names, given), strict=True))
         for name, values in results.items():
@@ -168,41 +167,40 @@ class OnnxExtractor:
         return 0 if embedding is None else found[embedding].shape[1]
 
 
-def prepared(
-    faces: NDArray[np.uint8], given: InputPart, table: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
+def prepared(faces: NDArray[np.uint8], given: InputPart) -> NDArray[np.float32]:
     """Bring faces into the form that a network takes.
 
     Parameters
     ----------
     faces : ndarray (b, size, size, 3) uint8
-        RGB.
+        RGB; at least one.
     given : InputPart
-    table : ndarray (256, channels) float32, optional
-        What each pixel value becomes; made from `given` by default.
 
     Returns
     -------
     ndarray float32
         (b, channels, size, size), or (b, size, size, channels) for the layout NHWC.
     """
-    table = _table(given) if table is None else table
+    shape = faces.shape[:3]
     if given.colour == "grey":
-        tall = faces.reshape(-1, *faces.shape[2:])
-        grey = cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY) if len(tall) else tall[..., 0]
-        faces = np.asarray(grey, np.uint8).reshape(*faces.shape[:3], 1)
+        tall = faces.reshape(-1, shape[2], 3)
+        faces = np.asarray(cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY), np.uint8).reshape(*shape, 1)
     elif given.colour == "BGR":
         faces = faces[..., ::-1]
-    channels = [table[:, c][faces[..., c]] for c in range(given.channels)]
-    return np.stack(channels, axis=1 if given.layout == "NCHW" else 3)
+    x = np.empty((shape[0], given.channels, *shape[1:]), np.float32)
+    for c, becomes in enumerate(_table(given)):
+        # OpenCV's table takes a quarter of the time of NumPy's indexing.
+        channel = np.ascontiguousarray(faces[..., c]).reshape(-1, shape[2])
+        x[:, c] = cv2.LUT(channel, becomes).reshape(shape)
+    return x if given.layout == "NCHW" else np.ascontiguousarray(x.transpose(0, 2, 3, 1))
 
 
 def _table(given: InputPart) -> NDArray[np.float32]:
-    """Give what each of the 256 pixel values becomes in each channel, rounded once."""
+    """Give what each pixel value becomes, rounded once; shape (channels, 256)."""
     low, high = given.range
-    scaled = np.arange(256)[:, None] / 255 * (high - low) + low
-    values = (scaled - np.array(given.mean)) / np.array(given.sd)
-    return np.ascontiguousarray(np.broadcast_to(values, (256, given.channels)), np.float32)
+    scaled = np.arange(256) / 255 * (high - low) + low
+    values = (scaled - np.array(given.mean)[:, None]) / np.array(given.sd)[:, None]
+    return np.ascontiguousarray(np.broadcast_to(values, (given.channels, 256)), np.float32)
 
 
 def activated(values: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from feie.features.errors import HeadError, UsageError
+from feie.features.store.reader import open_store
 from feie.heads.checkpoint import HEAD_JSON, HEAD_WEIGHTS, find_again, load_head, new_run, place
 from feie.heads.files import disk_errors, read_json, write_atomically, write_json
 from feie.heads.fusion import MOST_HEADS, Weighting, choose_weights
+from feie.heads.inputs import pick_columns
 from feie.heads.joining import JoinAll, join_all
-from feie.heads.labels import Labels, load_labels
+from feie.heads.labels import Labels, SplitName, load_labels
 from feie.heads.metrics import known, mean_defined, pearson
 from feie.heads.plugin import check_named, use_heads
 from feie.heads.runs import MEMBERS, Part, Run, load_run, save_fusion
@@ -165,6 +167,19 @@ def _check(options: TrainFusionOptions) -> None:
             f"{counted(len(options.subsets), 'subset')} for {count} stores: give --subset once a "
             f"store, in their order, or not at all for all groups of each"
         )
+    else:
+        _check_stores(options)
+
+
+def _check_stores(options: TrainFusionOptions) -> None:
+    """Find out before the first head is trained whether the last one's store will do."""
+    base, stores = options.base, [open_store(path) for path in options.stores]
+    for store, subset in zip(stores, options.subsets or [()] * len(stores), strict=True):
+        pick_columns(store.schema, subset)
+    labels = load_labels(base.labels, base.targets)
+    splits: tuple[SplitName, ...] = ("train", "val")
+    for split in splits:
+        join_all(labels.of_split(split), stores, tolerance=base.unmatched)
 
 
 def _check_runs(runs: Sequence[Run]) -> None:

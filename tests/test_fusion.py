@@ -257,6 +257,10 @@ def test_what_no_single_store_lacks_too_much_of_they_may_lack_together(
         LabelError, match=r"only 22 of the 24 labels .*/a\.zarr lacks 1, e\.g\. '00005'"
     ):
         train_fusion.run(options)
+    wrong = asked(study, tmp_path / "runs", subsets=(("va",), ("mfcc",)))
+    with pytest.raises(UsageError, match="unknown group mfcc; this store has wav2vec, pitch"):
+        train_fusion.run(wrong)
+    assert not (tmp_path / "runs").exists()  # found out before anything was trained
 
 
 def test_predict_wants_a_store_a_head_and_names_what_is_left_out(study, fused, tmp_path):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
 import re
+import shutil
 import subprocess
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -89,3 +93,27 @@ def test_a_head_from_python(example_folder, tmp_path):
 def test_jobs_know_only_jobs():
     with pytest.raises(ModuleNotFoundError):
         job("nothing")
+
+
+def test_the_page_about_it(project, example_folder, tmp_path, monkeypatch):
+    """Run the Python of docs/python-api.md from top to bottom, its address on a server here."""
+    import matplotlib
+
+    shutil.copytree(example_folder, tmp_path, dirs_exist_ok=True)
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = (project / "docs" / "python-api.md").read_text()
+    page = page.replace("https://lab.example.org", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("agg")
+    names: dict[str, object] = {}
+    for code in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        exec(compile(code, "python-api.md", "exec"), names)
+    assert (tmp_path / "face-001.png").stat().st_size > 5_000
+    assert set(names["mean"]) == {"face-001", "face-002", "face-003"}
+    assert names["scored"].n == 2
+    assert "far" in names
+    server.shutdown()
+    server.server_close()

@@ -110,7 +110,7 @@ def join_all(labels: Labels, stores: Sequence[Store], *, tolerance: float = 0.05
     LabelError
         As in `join`, for one of the stores or for what all have in common.
     """
-    joins = [join(labels, s.ids, s.path, failed=s.failed, tolerance=tolerance) for s in stores]
+    joins = [join(labels, s.ids, s.path, failed=s.failures, tolerance=tolerance) for s in stores]
     found = [dict(zip(j.labels.ids, j.store_ids, strict=True)) for j in joins]
     rows = [i for i, label in enumerate(labels.ids) if all(label in videos for videos in found)]
     missing = tuple(label for label in labels.ids if any(label not in v for v in found))

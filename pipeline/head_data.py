@@ -107,7 +107,7 @@ def read_head_data(options: TrainHeadOptions) -> HeadData:
         labels.of_split(split)
     # A split's frames lie together, so that nothing needs to copy them.
     wanted = labels.take(np.concatenate([np.flatnonzero(labels.split == s) for s in _SPLITS]))
-    joined = join(wanted, store.ids, store_path, failed=store.failed, tolerance=options.unmatched)
+    joined = join(wanted, store.ids, store_path, failed=store.failures, tolerance=options.unmatched)
     inputs = InputConfig(
         columns=columns,
         groups=groups,

@@ -91,7 +91,7 @@ def run(options: InfoOptions, progress: ProgressCallback = silent) -> InfoResult
     timed = np.isfinite(rates) & (rates > 0)
     sizes = Counter(zip(good["width"].tolist(), good["height"].tolist(), strict=True))
     sizes.pop((0, 0), None)
-    reasons = Counter(message.partition(":")[0] for message in store.failed.values())
+    reasons = Counter(message.partition(":")[0] for message in store.failures.values())
     return InfoResult(
         store=store.path,
         spec_version=str(store.attributes["spec_version"]),
@@ -99,8 +99,8 @@ def run(options: InfoOptions, progress: ProgressCallback = silent) -> InfoResult
         videos=len(store.videos),
         frames=frames,
         face_share=faces / frames if frames else 0.0,
-        failed=len(store.failed),
-        failures=store.failed,
+        failed=len(store.failures),
+        failures=store.failures,
         length={
             name: float(getattr(np, name)(lengths)) for name in ("min", "median", "mean", "max")
         }

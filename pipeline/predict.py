@@ -173,7 +173,7 @@ def _predict_frames(
         videos=len(store.ids),
         targets=list(TARGETS),
         faceless=faceless,
-        failed=dict(store.failed),
+        failed=dict(store.failures),
         notes=[said] if faceless else [],
     )
 
@@ -202,7 +202,7 @@ def _predict(
         videos=len(names),
         targets=list(run_.targets),
         faceless=int(found.faceless().sum()),
-        failed={k: v for store in stores for k, v in store.failed.items()},
+        failed={k: v for store in stores for k, v in store.failures.items()},
         notes=notes,
     )
 

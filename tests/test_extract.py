@@ -100,7 +100,7 @@ def test_a_broken_video_costs_one_video(videos, tmp_path, untrained):
     assert result.failures["text"].startswith("broken:")
     assert any("notes.txt" in name for name in result.ignored)
     assert open_store(store).ids == ["a/x", "a/y", "b", "c"]
-    assert set(open_store(store).failed) == {"empty", "text"}
+    assert set(open_store(store).failures) == {"empty", "text"}
     again = run(root, store, untrained)
     assert (again.extracted, again.skipped, again.failed) == (0, 6, 2)
     shutil.copy(root / "b.mp4", root / "empty.mp4")
@@ -235,7 +235,7 @@ def test_a_detector_that_does_not_load_blames_no_video(tmp_path, untrained, clip
     monkeypatch.setattr(engine, "load_detector", broken)
     with pytest.raises(UsageError, match=r"libGL\.so\.1"):
         run(tmp_path / "v", tmp_path / "s.zarr", untrained)
-    assert open_store(tmp_path / "s.zarr").failed == {}
+    assert open_store(tmp_path / "s.zarr").failures == {}
 
 
 def test_a_failed_first_run_fixes_no_options(videos, tmp_path, untrained):
@@ -292,7 +292,7 @@ def test_a_detector_other_than_the_stores_is_refused_before_any_video(shared, tm
     (tmp_path / "v" / "empty.mp4").touch()
     with pytest.raises(StoreMismatchError, match="detector name = 'scrfd:det_500m'"):
         run(tmp_path / "v", store, untrained, **again)
-    assert open_store(store).failed == {}
+    assert open_store(store).failures == {}
     again = {"detector": scrfd, "fps": 3, "isolate": False, "follow": False}
     with pytest.raises(StoreMismatchError, match="detector follow = 160, now it is 0"):
         run(tmp_path / "v", store, untrained, **again)
@@ -330,11 +330,11 @@ def test_all_faces_become_ids_of_their_own(shared, tmp_path, untrained):
     (tmp_path / "v" / "pair.gif").write_bytes(b"no video")
     assert run(tmp_path / "v", store, untrained, **clip_options).failed == 1
     assert open_store(store).ids == []
-    assert set(open_store(store).failed) == {"pair"}
+    assert set(open_store(store).failures) == {"pair"}
     shutil.copy(shared / "videos" / "clips" / name, tmp_path / "v" / "pair.gif")
     again = run(tmp_path / "v", store, untrained, **clip_options)
     assert (again.extracted, again.replaced) == (1, 1)
-    assert open_store(store).failed == {}
+    assert open_store(store).failures == {}
     np.testing.assert_array_equal(open_store(store)["pair#2"].affect, two.affect)
     assert check_store(store) == []
 

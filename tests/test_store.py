@@ -43,7 +43,7 @@ def test_roundtrip(tmp_path, settings, record):
     write(tmp_path / "s.zarr", settings, records)
     store = open_store(tmp_path / "s.zarr")
     assert store.ids == ["a/x", "b"]
-    assert store.failed == {"c": "empty: no bytes"}
+    assert store.failures == {"c": "empty: no bytes"}
     for kept in records[:2]:
         view = store[kept.id]
         assert len(view) == len(kept.time)

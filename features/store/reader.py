@@ -207,11 +207,6 @@ did you mean 'face-001' or 'face-006' or 'face-005'?
         return {str(k): str(v) for k, v in rows["message"].items()}
 
     @property
-    def failed(self) -> dict[str, str]:
-        """The same as `failures`."""
-        return self.failures
-
-    @property
     def provenance(self) -> Mapping[str, Any]:
         """What made the numbers: extractor, detector, options, sessions."""
         found: Mapping[str, Any] = self.attributes["provenance"]

@@ -117,7 +117,7 @@ def run(options: InspectOptions, progress: ProgressCallback = silent) -> Inspect
         if store.videos.loc[name, "status"] == FAILED:
             if options.videos == (name,):
                 store[name]  # says why there is nothing to show
-            result.failed[name] = store.failed[name]
+            result.failed[name] = store.failures[name]
         else:
             result.pictures.append(_draw(store, name, files[name], options))
         progress(Progress("pictures", done, len(names)))

@@ -76,8 +76,11 @@ def write_page(path: Path, store: Store, ids: Sequence[str], progress: ProgressC
 
 def _columns(store: Store) -> tuple[list[str], int, list[str]]:
     """Choose columns to show as means, how many of them as courses, and classes to compare."""
-    known: list[str] = [name for name in ("valence", "arousal") if name in store.schema.columns]
-    names = known or list(store.schema.columns[:2])
+    columns = list(store.schema.columns)
+    names = [name for name in columns if name in ("valence", "arousal")]
+    if not names:  # a smile and a frown say more than what happens to come first
+        units = (next((c for c in columns if c.startswith(au)), None) for au in ("AU12", "AU04"))
+        names = [name for name in units if name] or columns[:2]
     return names, len(names), list(store.schema.group("expr"))
 
 
@@ -164,7 +167,7 @@ def _version(store: Store) -> str:
 
 def _maker(made: Any) -> str:
     parts = [made_by(made[part]) for part in ("extractor", "detector") if made.get(part)]
-    return "Made by " + " with faces of ".join(parts)
+    return "From " + " with faces of ".join(parts)
 
 
 def _bars(classes: Iterable[tuple[str, int]]) -> str:

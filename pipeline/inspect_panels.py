@@ -73,12 +73,17 @@ class Panel:
             return 1.15
         return min(max(_ROW * len(self.columns), _LEAST_HEIGHT), _MOST_HEIGHT)
 
+    @property
+    def long_names(self) -> bool:
+        """Whether the names of its rows need more room than AU01."""
+        return self.kind == "map" and max(map(len, self.columns)) > 7
+
     def draw(self, axes: Axes, cells: Cells) -> None:
         """Draw the group's columns into axes whose gaps are marked already."""
-        {"lines": _lines, "stack": _stack, "map": _map}[self.kind](self, axes, cells)
         axes.tick_params(labelsize=7, length=2.5, pad=2, labelbottom=False)
+        axes.yaxis.set_label_coords(-0.115 if self.long_names else -0.088, 0.5)
+        {"lines": _lines, "stack": _stack, "map": _map}[self.kind](self, axes, cells)
         axes.spines[:].set_linewidth(0.6)
-        axes.yaxis.set_label_coords(-0.088, 0.5)
         if self.kind != "map":
             axes.spines[["top", "right"]].set_visible(False)
 
@@ -196,15 +201,18 @@ def _map(panel: Panel, axes: Axes, cells: Cells) -> None:
     )  # fmt: skip
     axes.set_ylim(rows, 0)
     if rows <= _MOST_NAMES and panel.height >= 0.1 * rows:
-        names = [shortened(name, 12) for name in panel.columns]
+        names = [shortened(name, 10) for name in panel.columns]
         axes.set_yticks(np.arange(rows) + 0.5, names, parse_math=False)
         axes.tick_params(axis="y", left=False)
+        axes.yaxis.set_tick_params(labelsize=6 if panel.long_names else 7)
     else:
         axes.set_yticks([])
+        axes.yaxis.set_label_coords(-0.03, 0.5)
     named = f"{panel.name}\n{rows} columns" if not len(axes.get_yticks()) else panel.name
     axes.set_ylabel(named, fontsize=8, parse_math=False)
     if (cells.share > 0).any():
-        scale = axes.inset_axes((1.025, 0.0, 0.022, min(1.0, 1.0 / panel.height)))
+        tall = min(0.72 if own else 0.9, 1.0 / panel.height)
+        scale = axes.inset_axes((1.025, 0.05, 0.022, tall))
         bar = axes.figure.colorbar(image, cax=scale)
         bar.outline.set_linewidth(0.4)
         bar.set_ticks(

@@ -59,8 +59,7 @@ def courses_of(
     parts : int
         Parts of each video.
     signed : bool
-        Draw from -1 to 1 at least, whatever the columns hold; else from 0, to 1 where they are
-        shares.
+        Draw from -1 to 1 at least; else from the least to the most in these videos.
     """
     count = len(videos)
     sums = np.zeros((count, drawn, parts))
@@ -98,12 +97,11 @@ def courses_of(
 
 def _coded(course: NDArray[np.float64], mean: NDArray[np.float64], signed: bool) -> Courses:
     known = np.isfinite(course)
-    low = np.where(known, course, np.inf).min(axis=(0, 2), initial=0.0)
-    high = np.where(known, course, -np.inf).max(axis=(0, 2), initial=0.0)
+    low = np.where(known, course, np.inf).min(axis=(0, 2), initial=np.inf)
+    high = np.where(known, course, -np.inf).max(axis=(0, 2), initial=-np.inf)
+    low, high = np.where(low > high, 0.0, low), np.where(low > high, 1.0, high)
     if signed:
         low, high = np.minimum(low, -1.0), np.maximum(high, 1.0)
-    else:
-        high = np.where((low >= 0) & (high <= 1), 1.0, high)
     span = np.where(high > low, high - low, 1.0)[None, :, None]
     scaled = np.nan_to_num((course - low[None, :, None]) / span) * (NO_FACE - 1)
     return Courses(np.where(known, np.rint(scaled), NO_FACE).astype(np.uint8), mean, low, high)

@@ -177,8 +177,7 @@ def dump_file(store: Store, plan: DumpPlan, known: OneFile, out: Path, pace: Pac
                 partial.replace(out)
                 sync_directory(out.parent)
             finally:
-                partial.unlink(missing_ok=True)
-        shutil.rmtree(work, ignore_errors=True)
+                shutil.rmtree(work, ignore_errors=True)
     return Written(written=len(plan.videos), bytes=size)
 
 

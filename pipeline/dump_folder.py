@@ -66,7 +66,7 @@ def dump_folder(store: Store, plan: DumpPlan, known: Folder, out: Path, pace: Pa
                 pace.add(len(batch.videos), len(batch.time))
             index.finish(names)
             found.bytes = sum(entry["bytes"] for entry in index.files.values())
-        shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(work, ignore_errors=True)
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from feie.features.formats.dump_format import DumpFormat
 from feie.features.formats.dump_plan import DumpPlan
 from feie.features.schema import ACTION_UNITS, VA_EXPR8, VALENCE_AROUSAL
+from feie.pipeline.model_catalogue import CATALOGUE, find_model
 
 _LISTED = 20
 _EXPRESSIONS = VA_EXPR8.group("expr")
@@ -106,10 +107,14 @@ def _columns(plan: DumpPlan, names: Sequence[str]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for name, column in zip(names, columns, strict=True):
         yield f"| {name} | {groups.get(column, '')} | {_meaning(column)} |"
-    if {"expr", "au"} & set(plan.schema.groups):
+    notes = []
+    if set(_EXPRESSIONS) & set(columns):
+        notes.append("The expressions of a frame sum to one.")
+    if set(ACTION_UNITS) & set(columns):
+        notes.append("Action units are probabilities of presence, not intensities.")
+    if notes:
         yield ""
-        yield "The expressions of a frame sum to one. Action units are probabilities of presence,"
-        yield "not intensities."
+        yield " ".join(notes)
 
 
 def _meaning(name: str) -> str:
@@ -139,6 +144,9 @@ def _extractor_licence(name: str) -> str:
             "comes with feie (Apache-2.0); some of its training pictures were gathered from the "
             "web without asking the people in them: see its model card"
         )
+    model = find_model(name)
+    if model is not None:
+        return f"licence: {model.licence}"
     return (
         "licence: that of whoever made these weights; weights trained on AffectNet, Aff-Wild2 or "
         "EmotioNet are for non-commercial research only"
@@ -146,11 +154,10 @@ def _extractor_licence(name: str) -> str:
 
 
 def _detector_licence(name: str) -> str:
-    if name.startswith("yunet"):
-        return "licence: MIT"
-    if name.startswith("scrfd"):
-        return "licence: insightface's weights are for non-commercial research only"
-    return "licence: that of whoever made these weights"
+    family = {"yunet": "yunet", "scrfd": "buffalo_l"}.get(name.split(":")[0])
+    if family is None:
+        return "licence: that of whoever made these weights"
+    return f"licence: {CATALOGUE[family].licence}"
 
 
 def _failures(failed: Mapping[str, str]) -> Iterator[str]:

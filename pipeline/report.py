@@ -164,19 +164,20 @@ def _fused(result: EvaluateResult) -> str:
     """Each head of a fusion alone, and the fusion."""
     if not result.heads:
         return ""
-    rows = [
-        [f"{Path(head.run).name}: {head.store}", weight_range(head.weights),
-         number_cell(head.mean_pearson), *(number_cell(rho) for rho in head.pearson.values())]
-        for head in result.heads
-    ]  # fmt: skip
-    rows.append(
-        ["fused", "", number_cell(result.mean_pearson), *map(number_cell, result.pearson.values())]
-    )
-    header = ["head", "weight", "mean Pearson", *result.pearson]
+    names = [Path(head.run).name for head in result.heads]
+    rows = [["weight", *(weight_range(head.weights) for head in result.heads), ""]]
+    rows += [
+        [target, *(number_cell(head.pearson[target]) for head in result.heads), number_cell(rho)]
+        for target, rho in result.pearson.items()
+    ]
+    means = [number_cell(head.mean_pearson) for head in result.heads]
+    rows.append(["mean", *means, number_cell(result.mean_pearson)])
+    stores = note_list([f"{n}: {h.store}" for n, h in zip(names, result.heads, strict=True)])
     return (
         "<h2>Each store alone, and fused</h2><p class=note>The fusion is the weighted mean of the "
-        "heads' intensities; the weights were chosen on the validation videos.</p>"
-        + table(header, rows, last_is_mean=True)
+        "heads' intensities; the weights were chosen on the validation videos. Pearson:</p>"
+        + table(["target", *names, "fused"], rows, last_is_mean=True)
+        + stores
     )
 
 

@@ -303,7 +303,7 @@ def test_the_report_has_a_row_for_each_store_and_the_fusion(fused, tmp_path):
     page = tmp_path / "report.html"
     evaluate.run(EvaluateOptions(run=fused[0] / "both", report=page))
     text = page.read_text()
-    for words in ("Each store alone, and fused", "1-face: ", "2-voice: ", "<td>fused</td>"):
+    for words in ("Each store alone, and fused", "1-face: ", "2-voice: ", "<th>fused</th>"):
         assert words in text
     assert text.count("training curves") == 2
 

@@ -177,6 +177,10 @@ def test_an_onnx_file(page, shared, folder, monkeypatch):
     files, commands = section(page, "An ONNX file")
     follow(files, commands, monkeypatch)
     assert open_store("fer.zarr").schema.group("expr")[3] == "happiness"
+    scored = json.loads(Path("runs/fer/evaluation-val.json").read_text())
+    trained = json.loads(Path("runs/fer/head.json").read_text())["training"]
+    assert scored["n"] == 2
+    assert scored["mean_pearson"] == pytest.approx(trained["val_pearson"], abs=1e-6)
 
 
 HEAD = """
@@ -255,7 +259,9 @@ def test_a_head_sees_its_videos_padded_and_in_order(tmp_path):
     want = torch.stack([head.read(video.mean(0)) for video in videos])
     torch.testing.assert_close(got, want)
     same = new_plugin_head(f"{tmp_path}/h.py:Mean", 4, 2, seed=3)
-    torch.testing.assert_close(same.read[1].weight, head.read[1].weight, rtol=0, atol=0)
+    assert torch.equal(same.read[1].weight, head.read[1].weight)
+    other = new_plugin_head(f"{tmp_path}/h.py:Mean", 4, 2, seed=4)
+    assert not torch.equal(other.read[1].weight, head.read[1].weight)
 
 
 def test_a_head_with_dropout_resumes_to_the_same_weights(followed, tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ from feie.features.onnx_models.extractor import activated, prepared
 from feie.features.schema import VA_EXPR8
 from feie.features.sources import discover
 from feie.features.store.reader import open_store
-from feie.pipeline import evaluate, evaluate_mma, extract, models, train_head
+from feie.pipeline import evaluate_mma, extract, models
 from feie.pipeline.evaluate_mma import EvaluateMmaOptions
 from feie.pipeline.extract import ExtractOptions
 
@@ -571,28 +571,3 @@ def test_a_real_network_tells_a_smile(shared, real, tmp_path):
     happy = video.affect[:, FER_COLUMNS.index("happiness")]
     assert happy[:5].max() < 0.1
     assert happy[-5:].min() > 0.9
-
-
-@pytest.mark.shared
-def test_a_real_network_from_faces_to_a_scored_head(project, real, tmp_path):
-    lines = (project / "data.example" / "labels.csv").read_text().splitlines()
-    kept = [row for s, n in (("train", 4), ("val", 3)) for row in _rows(lines, s)[:n]]
-    (tmp_path / "labels.csv").write_text("\n".join([lines[0], *kept]))
-    (tmp_path / "v").mkdir()
-    for row in kept:
-        name = f"{row.split(',')[0]}.mp4"
-        shutil.copy(project / "data.example" / "videos" / name, tmp_path / "v" / name)
-    store = str(tmp_path / "s.zarr")
-    given = {"videos": tmp_path / "v", "store": store, "extractor": real, "fps": 4}
-    assert extract.run(ExtractOptions(**given, isolate=False)).extracted == 7
-    places = {"store": store, "labels": tmp_path / "labels.csv", "runs": tmp_path / "runs"}
-    options = train_head.TrainHeadOptions(**places, subset=("expr",), epochs=2, width=8, dense=4)
-    trained = train_head.run(options)
-    assert (trained.n_train, trained.n_val) == (4, 3)
-    scored = evaluate.run(evaluate.EvaluateOptions(runs=tmp_path / "runs"))
-    assert scored.n == 3
-    assert scored.mean_pearson == pytest.approx(trained.mean_pearson, abs=1e-6)
-
-
-def _rows(lines: list[str], split: str) -> list[str]:
-    return [line for line in lines if line.split(",")[1] == split]

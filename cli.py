@@ -760,6 +760,10 @@ def _show_train_fusion(result: Any) -> None:
     table.add_section()
     table.add_row("fused", "", "", _figure(result.mean_pearson), style="bold")
     out.print(table)
+    if result.weighting == "target":
+        for head in result.heads:
+            said = ", ".join(f"{name} {w:.2f}" for name, w in head.weights.items())
+            _say(f"weights of {escape(Path(head.run).name)}: {escape(said)}")
     for note in result.notes:
         _say(f"note: {escape(note)}")
     _say(f"{len(result.heads)} heads in {result.seconds:g} s → {escape(result.run)}")

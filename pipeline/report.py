@@ -166,8 +166,17 @@ def _fused(result: EvaluateResult) -> str:
         return ""
     names = [Path(head.run).name for head in result.heads]
     rows = [["weight", *(weight_range(head.weights) for head in result.heads), ""]]
+    own = any(len(set(head.weights.values())) > 1 for head in result.heads)
     rows += [
-        [target, *(number_cell(head.pearson[target]) for head in result.heads), number_cell(rho)]
+        [
+            target,
+            *(
+                number_cell(head.pearson[target])
+                + (f" ({head.weights[target]:.2f})" if own else "")
+                for head in result.heads
+            ),
+            number_cell(rho),
+        ]
         for target, rho in result.pearson.items()
     ]
     means = [number_cell(head.mean_pearson) for head in result.heads]
@@ -175,7 +184,9 @@ def _fused(result: EvaluateResult) -> str:
     stores = note_list([f"{n}: {h.store}" for n, h in zip(names, result.heads, strict=True)])
     return (
         "<h2>Each store alone, and fused</h2><p class=note>The fusion is the weighted mean of the "
-        "heads' intensities; the weights were chosen on the validation videos. Pearson:</p>"
+        "heads' intensities; the weights were chosen on the validation videos. Pearson"
+        + (" (and the head's weight for this target)" if own else "")
+        + ":</p>"
         + table(["target", *names, "fused"], rows, last_is_mean=True)
         + stores
     )

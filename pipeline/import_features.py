@@ -11,9 +11,10 @@ import pandas as pd
 from pydantic import BaseModel, computed_field
 
 from feie.features.errors import StoreError, UsageError, VideoError
-from feie.features.formats.imported import FeatureFiles, ImportedVideo
+from feie.features.formats.imported import FeatureFiles, Format, ImportedVideo
 from feie.features.formats.registry import find_format, recognise
 from feie.features.schema import Schema
+from feie.features.store.layout import OK
 from feie.features.store.reader import Store, open_store, read_attributes
 from feie.features.store.records import StoreSettings
 from feie.features.store.writer import StoreWriter
@@ -98,12 +99,11 @@ def run(
         raise UsageError(f"--store and the source are the same place: {options.source}")
     if not options.source.exists():
         raise UsageError(f"{options.source} does not exist; give a file or a folder of features")
-    named = options.format
-    form = recognise(options.source) if named == "auto" else find_format(named)
+    store = _there(options)
+    form = _format(options, store)
     files = form.open(options.source, options.reading())
     if options.all_faces:
         refuse_track_names(files.files)
-    store = _there(options)
     known = pd.DataFrame(columns=["status", "message"]) if store is None else store.videos
     held = Held(known, options.all_faces)
     todo = plan(files, held, progress)
@@ -120,6 +120,14 @@ def run(
         return result
     _import(options, store, files, todo, held, result, progress)
     return result
+
+
+def _format(options: ImportFeaturesOptions, store: Store | None) -> Format:
+    """Give the format that is named, else that of the store, else the one that files look like."""
+    name = options.format
+    if name == "auto" and store is not None:
+        name = store.provenance["options"].get("import_format", name)
+    return recognise(options.source) if name == "auto" else find_format(name)
 
 
 def _there(options: ImportFeaturesOptions) -> Store | None:
@@ -179,7 +187,8 @@ def _import(
                     faces += int(record.valid.sum())
             if not message:
                 result.imported += 1
-                result.replaced += bool(held.ids(base))
+                row = held.row(base)
+                result.replaced += row is not None and row["status"] == OK
             rate = round(result.frames / max(time.monotonic() - started, 1e-9))
             info = {"frames/s": rate, "failed": len(result.failures)}
             text = f"{base}: {message}" if message else ""

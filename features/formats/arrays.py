@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ _SUFFIXES = _HDF5 | {".npy"}
 _DATA = frozenset({"features", "feature", "data", "values", "embedding", "embeddings"})
 _TIMES = ("time", "times", "timestamps", "timestamp", "intervals")
 DEFAULT_GROUP = "features"
+_MOST_BYTES = 4 << 30
+# What h5py raises where bytes have changed.
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
 
 
 class ArraysFormat:
@@ -76,8 +80,9 @@ class ArrayFiles:
                     continue
                 try:
                     yield self._video(video_id, *_read(root, path))
-                except (VideoError, OSError, ValueError, TypeError) as error:
+                except (VideoError, *_DAMAGE) as error:
                     why = error.message if isinstance(error, VideoError) else str(error)
+                    why = " ".join(why.split())
                     message = f"broken: {file.relative}: {path}: {why}"
                     yield ImportedVideo.failed(video_id, message)
 
@@ -137,18 +142,24 @@ def _numpy(file: Source) -> NDArray[Any]:
         raise VideoError(
             "broken", f"{file.relative} cannot be read: {error.strerror or error}"
         ) from None
-    except (ValueError, EOFError):
+    except Exception:  # a damaged header may fail anywhere inside NumPy's parser
         raise VideoError(
             "broken", f"{file.relative} is no plain NumPy array (pickled ones are never loaded)"
         ) from None
 
 
-def _open(file: Source) -> h5py.File:
+@contextmanager
+def _open(file: Source) -> Iterator[h5py.File]:
+    """Open an HDF5 file; whatever is found damaged in it makes one sentence."""
     try:
-        return h5py.File(file.path, "r")
-    except OSError as error:
+        with h5py.File(file.path, "r") as root:
+            yield root
+    except VideoError:
+        raise
+    except _DAMAGE as error:
         text = str(error)
-        why = error.strerror if error.errno else text.partition("(")[2].rstrip(")") or text
+        why = getattr(error, "strerror", None) or text.partition("(")[2].rstrip(")") or text
+        why = " ".join(why.split())
         raise VideoError("broken", f"{file.relative} is no readable HDF5 file: {why}") from None
 
 
@@ -201,6 +212,8 @@ def _read(
     texts = [n.decode() if isinstance(n, bytes) else str(n) for n in names]
     if data.ndim != 2:
         raise VideoError("broken", f"an array of shape {data.shape}; wanted are frames x features")
+    if data.nbytes > _MOST_BYTES:
+        raise VideoError("broken", f"an array of {data.nbytes / 1e9:.0f} GB is no video's")
     return np.asarray(data), stamps, tuple(texts)
 
 

@@ -60,11 +60,13 @@ def videos(
     found = _found(columns, layout, finite)
     valid = found & finite.all(axis=1)
     if found.any() and not valid.any():
-        never = [schema.columns[i] for i in np.flatnonzero(~np.asarray(finite.any(axis=0)))]
+        some = np.asarray(finite[found].any(axis=0))
+        never = [schema.columns[i] for i in np.flatnonzero(~some)]
         raise VideoError(
             "broken",
-            f"no frame has all its numbers: column {', '.join(never[:5]) or 'after column'} has "
-            f"gaps throughout; leave its group out with --groups",
+            f"column {', '.join(never[:5])} has gaps throughout; leave its group out with --groups"
+            if never
+            else "every frame lacks some number",
         )
     grid = _grid(columns, layout, options)
     notes = list(grid.notes)
@@ -121,17 +123,16 @@ def _values(columns: Columns, layout: Layout, schema: Schema) -> NDArray[np.floa
 
 
 def _found(columns: Columns, layout: Layout, finite: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = np.asarray(finite.any(axis=1))
-    if layout.found:
-        said = np.char.lower(columns.words[layout.found].astype(str))
-        if not np.isin(said, [*_YES, *_NO]).all():
-            row = int(np.argmin(np.isin(said, [*_YES, *_NO])))
-            raise VideoError(
-                "broken",
-                f"row {row + 2}: column {layout.found} holds {str(said[row])!r}, not 0 or 1",
-            )
-        found &= np.isin(said, _YES)
-    return found
+    if not layout.found:
+        return np.asarray(finite.any(axis=1))
+    said = np.char.lower(columns.words[layout.found].astype(str))
+    known = np.isin(said, [*_YES, *_NO])
+    if not known.all():
+        row = int(np.argmin(known))
+        raise VideoError(
+            "broken", f"row {row + 2}: column {layout.found} holds {str(said[row])!r}, not 0 or 1"
+        )
+    return np.asarray(np.isin(said, _YES))
 
 
 def _grid(columns: Columns, layout: Layout, options: ReadOptions) -> _Grid:

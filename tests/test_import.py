@@ -742,3 +742,30 @@ def test_mutated_files_never_end_in_a_traceback(tmp_path, data):
         assert video.time is None or (
             np.isfinite(video.time).all() and (np.diff(video.time) >= 0).all()
         )
+
+
+# ---- the page ----------------------------------------------------------------------------------
+
+
+def test_the_commands_of_the_page_import(project, tmp_path, monkeypatch):
+    page = (project / "docs" / "formats.md").read_text()
+    at = page.index("## Importing")
+    commands = re.findall(r"^feie (import .*)$", page, re.MULTILINE)
+    openface(tmp_path / "openface" / "a.csv", 3)
+    pyfeat(tmp_path / "pyfeat" / "a.csv", [("a.mp4", i, (1, 2, 3, 4)) for i in range(3)])
+    (tmp_path / "libreface").mkdir()
+    libreface(tmp_path / "libreface" / "a.csv")
+    muse(tmp_path / "feats" / "vit")
+    (tmp_path / "wav2vec").mkdir()
+    pd.DataFrame(np.ones((3, 4))).to_csv(tmp_path / "wav2vec" / "a.csv")
+    with h5py.File(tmp_path / "w2v.h5", "w") as file:
+        file["a"] = np.ones((3, 4))
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        result = CliRunner().invoke(app, [*command.split(), "--json"])
+        assert result.exit_code == 0, result.output
+        shown = json.loads(result.stdout)
+        named = re.search(rf"^\| `{shown['format']}` \|[^|]*\|([^|]*)\|", page[at:], re.MULTILINE)
+        known = re.findall(r"\w+", named[1])
+        assert all(g in known or g in ("vit", "audio") for g in shown["groups"])
+    assert len(commands) == 6

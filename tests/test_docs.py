@@ -19,6 +19,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -75,12 +76,17 @@ def commands(text: str) -> Iterator[list[str]]:
                 words.append(word)
 
 
+@cache
+def command_line():
+    return typer.main.get_command(app)
+
+
 def misunderstood(words: list[str]) -> str:
     """Parse a command without running it: what is wrong with it, or nothing."""
     words = [w for before, w in pairwise(["", *words]) if w != "…" or before.startswith("--")]
     if any(word in (">", "<", ">>") for word in words):
         words = words[: next(i for i, word in enumerate(words) if word in (">", "<", ">>"))]
-    known = typer.main.get_command(app).commands
+    known = command_line().commands
     if not words or words[0] in ("--help", "--version"):
         return ""
     if words[0] not in known:
@@ -177,7 +183,7 @@ def example(tmp_path_factory):
     with (source / "labels.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     rows = [r for split in ("train", "val", "test")
-            for r in [r for r in table if r["split"] == split][:9]]  # fmt: skip
+            for r in [r for r in table if r["split"] == split][:6]]  # fmt: skip
     for path in (kept / "labels.csv", root / "labels.csv"):
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(table[0]))

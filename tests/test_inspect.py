@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -30,6 +31,7 @@ from feie.pipeline.inspect_picture import draw, encode
 from feie.pipeline.inspect_source import faces_of
 
 NAN = float("nan")
+unhurried = hypothesis_settings(deadline=None)
 
 
 def rows(n: int, schema: Schema = AFFECT, seed: int = 0) -> np.ndarray:
@@ -126,6 +128,7 @@ def test_a_face_is_cut_out_by_what_is_known_of_it():
 # --- cells and panels ------------------------------------------------------------------------
 
 
+@unhurried
 @given(
     valid=st.lists(st.booleans(), min_size=1, max_size=60),
     jump=st.integers(0, 59),
@@ -151,6 +154,7 @@ def test_cells_say_what_a_plain_loop_says(valid, jump, most):
         np.testing.assert_array_equal(cells.high[cell], values[seen].max(0))
 
 
+@unhurried
 @given(valid=st.lists(st.booleans(), min_size=4, max_size=40), jump=st.integers(0, 38))
 def test_no_line_crosses_a_gap(valid, jump):
     n = len(valid)
@@ -311,6 +315,7 @@ def test_a_window_shows_its_frames_only(tmp_path, store):
         run(options.model_copy(update={"start": 3.0, "stop": None}))
 
 
+@unhurried
 @given(st.lists(st.text("ab./\\%:*\0 é", min_size=1, max_size=6), min_size=2, max_size=2,
                 unique=True))  # fmt: skip
 def test_no_id_leaves_the_folder_or_takes_the_place_of_another(ids):

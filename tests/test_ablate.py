@@ -215,7 +215,7 @@ def test_a_published_column_of_ones_own_and_its_order(material, subsets, tmp_pat
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"device": "cuda:7"}, "--device 'cuda:7' cannot be used"),
+        ({"device": "cuda:7"}, "device 'cuda:7' is not usable here"),
         ({"subset": ("va",), "store": "nowhere.zarr"}, "there is no store at nowhere.zarr"),
     ],
 )

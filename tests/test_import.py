@@ -370,11 +370,11 @@ def test_every_format_says_what_it_is():
 
 GOOD = "frame,timestamp,success,AU01_r\n1,0,1,0.5\n2,0.03,1,0.25\n3,0.07,0,0\n"
 BROKEN = {
-    "empty": ("", r"x.csv is empty"),
+    "empty": ("", r"empty.csv is empty"),
     "blank": ("\n\n", r"begins with an empty line"),
     "header only": ("frame,timestamp,success,AU01_r\n", r"no row"),
     "no header": ("1,0,1,0.5\n2,0,1,0.5\n", r"begins with numbers"),
-    "short row": (GOOD + "4,0.1\n", r"row 5: 2 cells under 4 column names; was the file cut"),
+    "short row": (GOOD + "4,0.1\n", r"short row.csv, row 5: 2 cells under 4 column names; was"),
     "long row": (GOOD + "4,0.1,1,2,3\n", r"row 5: 5 cells"),
     "cut off": (GOOD[:-6], r"row 4: 2 cells"),
     "word": (GOOD.replace("0.25", "much"), r"row 3: column AU01_r holds 'much'"),
@@ -391,29 +391,43 @@ BROKEN = {
     "half a frame": (GOOD.replace("\n2,", "\n1.5,"), r"other things than whole numbers"),
     "leap": (GOOD.replace("\n3,", "\n3000000,"), r"leaps from 2 to 3000000"),
     "odd flag": (GOOD.replace("0.07,0,", "0.07,maybe,"), r"column success holds 'maybe'"),
-    "binary": ("\x00\x01\x02\xff\xfe" * 50, r"x.csv"),
+    "binary": ("\x00\x01\x02\xff\xfe" * 50, r"binary.csv"),
     "UTF-16": (GOOD.encode("utf-16"), r"no UTF-8 text"),
     "lacks": ("frame,AU01_r\n1,2\n", r"is no file of format openface: it has no column success"),
     "other columns": (GOOD.replace("AU01_r", "AU02_r"), r"lacks AU01_r and adds AU02_r"),
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """What the import of a sound file and all the broken ones says, and the store it made."""
+    root = tmp_path_factory.mktemp("broken")
+    (root / "f").mkdir()
+    (root / "f" / "a sound one.csv").write_text(GOOD)
+    for what, (text, _) in BROKEN.items():
+        data = text if isinstance(text, bytes) else text.encode("latin-1")
+        (root / "f" / f"{what}.csv").write_bytes(data)
+    return imported(root / "f", root / "s.zarr"), root / "s.zarr"
+
+
 @pytest.mark.parametrize("what", BROKEN)
-def test_one_broken_file_costs_one_video_and_is_named(tmp_path, what):
-    text, message = BROKEN[what]
-    (tmp_path / "a.csv").write_text(GOOD)
-    data = text if isinstance(text, bytes) else text.encode("latin-1")
-    (tmp_path / "x.csv").write_bytes(data)
-    result = imported(tmp_path, tmp_path / "s.zarr")
-    store = open_store(tmp_path / "s.zarr")
+def test_one_broken_file_costs_one_video_and_is_named(broken, what):
+    result, path = broken
+    message = BROKEN[what][1]
     if message is None:  # no face at all is no fault
-        assert (result.failures, store["x"].valid.any()) == ({}, False)
+        assert what not in result.failures
+        assert not open_store(path)[what].valid.any()
     else:
-        assert list(result.failures) == ["x"]
-        assert re.search(message, result.failures["x"]), result.failures
-        assert store.ids == ["a"]
-    assert result.imported == 2 - result.failed
-    assert not check_store(tmp_path / "s.zarr")
+        assert re.search(message, result.failures[what]), result.failures[what]
+        assert f"{what}.csv" in result.failures[what]
+
+
+def test_all_others_are_imported(broken):
+    result, path = broken
+    sound = ["a sound one", *(what for what, (_, message) in BROKEN.items() if message is None)]
+    assert (open_store(path).ids, result.imported) == (sorted(sound), len(sound))
+    assert set(result.failures) == set(BROKEN) - set(sound)
+    assert not check_store(path)
 
 
 def test_numbers_that_are_none_make_a_frame_without_a_face(tmp_path):
@@ -491,6 +505,14 @@ def test_what_cannot_be_done_at_all_is_one_sentence(tmp_path):
     with pytest.raises(UsageError, match=r"p.csv and q.csv both hold a video 'v'"):
         imported(tmp_path / "both", store)
     assert not store.exists()
+
+
+def test_a_table_of_many_videos_without_a_row_is_no_silence(tmp_path):
+    for name in ("t", "u"):
+        rows = "v,0,1\n" if name == "u" else ""
+        (tmp_path / f"{name}.csv").write_text("video,time,a\n" + rows)
+    result = imported(tmp_path, tmp_path / "s.zarr")
+    assert result.failures == {"t": "empty: t.csv has a header and no row below it"}
 
 
 def test_ids_that_no_store_may_hold_are_failures(tmp_path):

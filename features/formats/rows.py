@@ -54,7 +54,7 @@ def videos(
         The rows make no sense as frames of a video.
     """
     if not columns.rows:
-        raise VideoError("empty", "there is a header and no row below it")
+        raise VideoError("empty", "there is no row")
     values = _values(columns, layout, schema)
     finite = np.isfinite(values)
     found = _found(columns, layout, finite)

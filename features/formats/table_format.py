@@ -128,7 +128,10 @@ class TableFiles:
         numbers, words = layout.needs(schema)
         batches = tables.read_batches(file.path, header, numbers, words)
         if not layout.video:
-            parts: Iterator[tuple[str, Columns]] = iter([(file.video_id, tables.join([*batches]))])
+            rows = [*batches]
+            if not rows:
+                raise _no_rows(file)
+            parts: Iterator[tuple[str, Columns]] = iter([(file.video_id, tables.join(rows))])
         else:
             names = self._names(file, header, layout.video)
             parts = _runs(batches, layout.video, names, file)
@@ -152,6 +155,8 @@ class TableFiles:
         found: dict[str, None] = {}
         for batch in tables.read_batches(file.path, header, (), (column,)):
             found |= dict.fromkeys(batch.words[column].tolist())
+        if not found:
+            raise _no_rows(file)
         if not self._several and len(found) <= 1:
             return dict.fromkeys(found, file.video_id)
         if self._several:
@@ -163,6 +168,10 @@ class TableFiles:
                 "broken", f"{file.relative}: column {column} gives two videos the same name"
             )
         return ids
+
+
+def _no_rows(file: Source) -> VideoError:
+    return VideoError("empty", f"{file.relative} has a header and no row below it")
 
 
 def video_name(path: str) -> str:

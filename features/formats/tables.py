@@ -75,15 +75,7 @@ class Columns:
 
 
 def join(parts: Sequence[Columns]) -> Columns:
-    """Lay the rows of several parts one after another; all have the same columns.
-
-    Raises
-    ------
-    VideoError
-        There is no part.
-    """
-    if not parts:
-        raise VideoError("empty", "there is a header and no row below it")
+    """Lay the rows of several parts one after another; all have the same columns."""
     if len(parts) == 1:
         return parts[0]
     return Columns(

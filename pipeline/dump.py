@@ -164,7 +164,10 @@ def _plan(store: Store, options: DumpOptions, known: OneFile | Folder) -> DumpPl
     schema, indices = choose_columns(store.schema, options.subset)
     ids = _chosen_ids(store, options)
     if not ids:
-        raise StoreError(f"{store.path} holds no video that was extracted without failure")
+        raise StoreError(
+            f"{store.path} holds no video that was extracted without failure"
+            + (" among those chosen" if options.ids or options.match else "")
+        )
     nul = next((video_id for video_id in ids if "\0" in video_id), None)
     if nul is not None:
         raise UsageError(f"the id {nul!r} has a NUL character, which no format can hold")

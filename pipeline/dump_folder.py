@@ -11,7 +11,7 @@ from typing import Any
 
 from feie.features.errors import UsageError
 from feie.features.formats.dump_format import Folder
-from feie.features.formats.dump_names import safe_names
+from feie.features.formats.dump_names import is_below, safe_names
 from feie.features.formats.dump_plan import DumpPlan
 from feie.features.formats.dump_reader import PROVENANCE
 from feie.features.formats.dump_rows import VideoBatch, batches
@@ -185,7 +185,7 @@ class _Index:
         for name in gone:
             self._begin()
             del self.files[name]
-            if not {"", ".", ".."} & set(name.split("/")):
+            if is_below(name):
                 (self._out / name).unlink(missing_ok=True)
         return len(gone)
 

@@ -384,7 +384,8 @@ def reference(values, valid, missing):
 def test_gaps_filled_for_muse(tmp_path, settings, record, missing):
     rng = np.random.default_rng(3)
     records = [
-        blank(record(f"{i}", n), rng.random(n) < share)
+        # The first one begins without a face.
+        blank(record(f"{i}", n), (rng.random(n) < share) & ((np.arange(n) > 2) | (i > 0)))
         for i, (n, share) in enumerate([(20, 0.5), (9, 0.2), (5, 0.0), (1, 1.0), (8, 0.9), (0, 1)])
     ]
     with StoreWriter(tmp_path / "s.zarr", settings) as writer:
@@ -497,16 +498,28 @@ def test_a_file_is_written_once(many, tmp_path):
     assert (tmp_path / "g.h5").read_text() == "mine"
 
 
-def test_a_full_disk_is_one_sentence(many, tmp_path, monkeypatch):
-    import errno
+FULL = """
+import resource, sys
+from feie.cli import app
+resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+app(["dump", sys.argv[1], "--format", sys.argv[2], "--out", sys.argv[3]])
+"""
 
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(dump_files, "_sync", full)
-    with pytest.raises(StoreError, match=r"cannot write .*f\.h5: No space left"):
-        run(many, tmp_path / "f.h5", "hdf5")
-    assert not (tmp_path / "f.h5").exists()
+@pytest.mark.parametrize("form", ["hdf5", "hdf5-groups", "muse"])
+def test_a_full_disk_is_one_sentence(many, tmp_path, form):
+    """HDF5's own library would print traces, and has crashed."""
+    out = target(tmp_path / "x", form)
+    command = [sys.executable, "-c", FULL, str(many), form, str(out)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: cannot write {out}")
+    assert "File too large" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    if form in FILES:
+        assert list((tmp_path / "x").iterdir()) == []
+    else:
+        assert not (out / "provenance.json").exists()
 
 
 def test_a_chunk_that_is_gone_is_no_frame_without_a_face(many, tmp_path):
@@ -596,12 +609,18 @@ def test_columns_that_a_table_has_no_room_for(tmp_path, settings, record):
 
 def test_a_damaged_dump_is_a_named_failure(many, tmp_path):
     run(many, tmp_path / "n", "npz")
+    run(many, tmp_path / "m", "muse")
     (tmp_path / "n" / "v3.npz").write_bytes(b"PK nonsense")
-    done = import_features.run(
-        ImportFeaturesOptions(source=tmp_path / "n", store=tmp_path / "again.zarr")
-    )
-    assert list(done.failures) == ["v3"]
-    assert done.imported == 11
+    lines = (tmp_path / "m" / "v3.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "m" / "v3.csv").write_text("".join([*lines[:4], lines[4].partition(",")[2]]))
+    (tmp_path / "m" / "v4.csv").write_text("".join(lines[:9]))
+    (tmp_path / "m" / "v5.csv").write_text(lines[0] + lines[1].replace("0", "", 1) * 20)
+    for root, failures in (("n", ["v3"]), ("m", ["v3", "v4", "v5"])):
+        done = import_features.run(
+            ImportFeaturesOptions(source=tmp_path / root, store=tmp_path / f"{root}.zarr")
+        )
+        assert list(done.failures) == failures
+        assert done.imported == 12 - len(failures)
     for form in FILES:
         out = target(tmp_path, form)
         run(many, out, form)

@@ -44,6 +44,11 @@ def safe_names(ids: Sequence[str], suffix: str, taken: Collection[str] = ()) -> 
     return names
 
 
+def is_below(name: str) -> bool:
+    """Tell whether a name from an index, which may be anybody's work, stays in its folder."""
+    return not {"", ".", ".."} & set(name.split("/")) and "\\" not in name
+
+
 def _safe_part(part: str) -> str:
     """Encode one part of an id; distinct parts stay distinct."""
     text = _UNSAFE.sub(lambda found: _percent(found[0]), part)

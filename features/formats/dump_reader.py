@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feie.features.errors import FeieError, UsageError, VideoError
+from feie.features.formats.dump_names import is_below
 from feie.features.formats.dump_plan import DUMP_VERSION, choose_columns
 from feie.features.formats.dump_rows import GEOMETRY
 from feie.features.formats.imported import ImportedVideo, ReadOptions, Sample
@@ -302,7 +303,7 @@ class FolderDump:
         decode: Callable[[Path, Described], VideoRows],
         options: ReadOptions,
     ) -> None:
-        gone = [name for name in names if not _inside(root, name)]
+        gone = [name for name in names if not (is_below(name) and (root / name).is_file())]
         if gone:
             raise UsageError(
                 f"{root} lacks {gone[0]!r}, which its {PROVENANCE} lists ({len(gone)} such files); "
@@ -323,11 +324,11 @@ class FolderDump:
         """Read the file's video; see `FeatureFiles.read`."""
         number = self._numbers[file.relative]
         if self._what.ids[number] in wanted:
-            rows = self._decode(file.path, self._what)
-            yield assemble(self._what, number, rows, self._options)
-
-
-def _inside(root: Path, name: str) -> bool:
-    """Tell whether a listed file is there; a list may be anybody's work."""
-    parts = name.split("/")
-    return not {"", ".", ".."} & set(parts) and "\\" not in name and (root / name).is_file()
+            try:
+                rows = self._decode(file.path, self._what)
+                video = assemble(self._what, number, rows, self._options)
+            except VideoError:
+                raise
+            except (ValueError, TypeError, KeyError) as error:  # pyarrow's are ValueErrors
+                raise VideoError("broken", f"{file.relative} cannot be read: {error}") from None
+            yield video

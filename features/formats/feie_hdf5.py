@@ -16,6 +16,7 @@ from feie.features.formats.dump_format import OneFile
 from feie.features.formats.dump_plan import DumpPlan
 from feie.features.formats.dump_reader import Described, OneFileFormat, VideoRows, described
 from feie.features.formats.dump_rows import GEOMETRY, VideoBatch
+from feie.features.formats.hdf5_file import DiskFile
 
 _TEXT = h5py.string_dtype()
 
@@ -62,7 +63,8 @@ class Hdf5Writer:
     """See `FileWriter`; the arrays lie in one piece each, so that any row is one read away."""
 
     def __init__(self, path: Path, plan: DumpPlan) -> None:
-        self._file = h5py.File(path, "w")
+        self._disk = DiskFile(path)
+        self._file = self._disk.hdf5()
         write_description(self._file, plan)
         for name, (shape, dtype) in array_shapes(plan).items():
             made = self._file.create_dataset(name, shape=(plan.frames, *shape), dtype=dtype)
@@ -76,10 +78,13 @@ class Hdf5Writer:
         for name, values in batch.arrays().items():
             self._file[name][self._at : stop] = values
         self._at = stop
+        self._disk.refuse_error()
 
     def close(self) -> None:
         """See `FileWriter.close`."""
         self._file.close()
+        self._disk.close()
+        self._disk.refuse_error()
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from feie.features.formats.dump_format import OneFile
@@ -19,6 +18,7 @@ from feie.features.formats.feie_hdf5 import (
     read_description,
     write_description,
 )
+from feie.features.formats.hdf5_file import DiskFile
 
 # An id's part of such a name would meet the arrays of the video that bears the parts before it.
 _ARRAYS = frozenset({"affect", "time", "valid", "embedding", *GEOMETRY})
@@ -40,7 +40,8 @@ class Hdf5GroupsWriter:
     """See `FileWriter`."""
 
     def __init__(self, path: Path, plan: DumpPlan) -> None:
-        self._file = h5py.File(path, "w")
+        self._disk = DiskFile(path)
+        self._file = self._disk.hdf5()
         write_description(self._file, plan)
         self._videos = self._file.create_group("videos")
 
@@ -56,10 +57,13 @@ class Hdf5GroupsWriter:
                 made = group.create_dataset(name, data=data)
                 if name in UNITS:
                     made.attrs["units"] = UNITS[name]
+        self._disk.refuse_error()
 
     def close(self) -> None:
         """See `FileWriter.close`."""
         self._file.close()
+        self._disk.close()
+        self._disk.refuse_error()
 
 
 class _Reader:

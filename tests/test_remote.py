@@ -173,6 +173,8 @@ def run(*arguments):
 def test_commands_read_at_an_address(web, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     url = f"{web.url}/s.zarr"
+    few = tmp_path / "few.txt"
+    few.write_text("face-2\n")
     shown = run("info", url, "--json")
     assert shown.exit_code == 0, shown.output
     assert (json.loads(shown.stdout)["store"], json.loads(shown.stdout)["videos"]) == (url, 8)
@@ -184,6 +186,9 @@ def test_commands_read_at_an_address(web, folder, tmp_path, monkeypatch):
     assert json.loads(scored.stdout)["store"] == url
     assert run("predict", "--store", url, "--out", "p.csv").exit_code == 0
     assert run("verify", url).exit_code == 0
+    assert run("dump", url, "--format", "npz", "--out", "npz", "--ids", few).exit_code == 0
+    kept = feie.open_store(folder / "s.zarr")["face-2"].affect
+    np.testing.assert_array_equal(np.load("npz/face-2.npz")["affect"], kept)
     assert run("merge", url, "--out", "here.zarr").exit_code == 0
     np.testing.assert_array_equal(
         feie.open_store("here.zarr")["face-5"].affect,

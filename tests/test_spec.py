@@ -85,6 +85,7 @@ BREAKS = {
     "S3 group beyond": lambda p: attributes(p, groups={"va": [0, 99]}),
     "S4 not a number": lambda p: attributes(p, committed="all"),
     "S5 no weights": lambda p: provenance(p, extractor={"name": "x"}),
+    "S5 unnamed weights": lambda p: provenance(p, extractor={"name": "x", "sha256": None}),
     "S5 no detector": lambda p: provenance(p, detector={"name": "x"}),
     "S5 no options": lambda p: provenance(p, options=None),
     "S5 sessions": lambda p: provenance(p, sessions=[]),
@@ -166,3 +167,12 @@ def test_xarray_reads_it(store):
         frames["affect"].isel(frame=slice(start, stop)).values, open_store(store)["a"].affect
     )
     assert [str(v) for v in videos["id"].values] == ["d/b", "a", "d/b", "x"]
+
+
+def test_imported_numbers_need_name_no_weights_but_a_format(store):
+    provenance(
+        store,
+        extractor={"name": "openface", "sha256": None},
+        options={"import_format": "openface"},
+    )
+    assert check_store(store) == []

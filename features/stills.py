@@ -18,6 +18,9 @@ from feie.features.sources import Source
 
 _SLACK = 2e-3  # s: Matroska and tables of other tools round time stamps to milliseconds
 _JUMP = 10.0  # s ahead of the last frame that are skipped by a seek: most key frames are closer
+# Demuxers whose files have one rising clock and an index. Streams may start their clock anew on the
+# way, and a seek by time then lands on the wrong turn of it.
+_SEEKABLE = {"mov", "matroska"}
 _MARGIN = 1.3  # sides of a box that a crop without landmarks shows
 
 
@@ -99,6 +102,8 @@ class _JumpingReader(VideoReader):
         those that a seek goes by; their frames are left out, for the caller to read in order.
         """
         base = self._stream.time_base
+        if not _SEEKABLE & set(self._container.format.name.split(",")):
+            return
         if self._head is None or self._head[1].pts is None or not base:
             return
         frames, at = self._frames(), self._head[0]

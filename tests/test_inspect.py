@@ -88,6 +88,21 @@ def test_a_long_way_is_jumped_not_decoded(tmp_path, clip, monkeypatch):
     assert len(decoded) < 60  # three groups of twelve pictures at most, and their neighbours
 
 
+def test_stills_go_by_the_times_of_a_reading_where_those_are_repaired(tmp_path, clip, monkeypatch):
+    """Two streams end to end: the time stamps fall in the middle, and a seek lands elsewhere."""
+    parts = [clip(tmp_path / f"{seed}.ts", 80, seed=seed).read_bytes() for seed in (0, 1)]
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "a.ts").write_bytes(b"".join(parts))
+    source = discover(tmp_path / "v").sources[0]
+    with open_reader(source) as reader:
+        frames = {frame.time: frame.image for frame in reader}
+    assert len(frames) == 160
+    monkeypatch.setattr(stills_module, "_JUMP", 0.5)
+    found = stills(source, list(frames)[5::20])
+    assert len(found) == 8
+    assert all(np.array_equal(found[time], frames[time]) for time in found)
+
+
 def test_stills_of_a_folder_leave_out_missing_numbers(tmp_path):
     (tmp_path / "v").mkdir()
     for number in (1, 2, 4):

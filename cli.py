@@ -1207,6 +1207,10 @@ def evaluate_mma(
     held_out_by: Annotated[
         str, typer.Option(help="What was held out: images by `name`, or whole persons: `person`.")
     ] = "name",
+    without: Annotated[
+        Path | None,
+        typer.Option(help="A pack whose images are left out where they are the very same pixels."),
+    ] = None,
     repeats: Annotated[int, typer.Option(help="Bootstrap resamples.")] = 1000,
     device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1` or `auto`.")] = "auto",
     as_json: Json = False,

@@ -57,6 +57,8 @@ class EvaluateMmaOptions(BaseModel):
         Score only the share of images that `train-mma` holds out by the same number.
     held_out_by : {"name", "person"}
         Whether it holds out by the image's name or by who is seen.
+    without : Path, optional
+        Another pack, whose images are not scored where they are the same pixel for pixel.
     repeats : int
         Bootstrap resamples.
     device : str
@@ -78,6 +80,7 @@ class EvaluateMmaOptions(BaseModel):
     detector: str | None = None
     held_out: float | None = Field(default=None, gt=0, lt=1)
     held_out_by: Literal["name", "person"] = "name"
+    without: Path | None = None
     repeats: int = Field(default=1000, ge=0)
     device: str = "cpu"
 
@@ -179,6 +182,10 @@ def _data_config(options: EvaluateMmaOptions) -> DataConfig:
                 if isinstance(value, Path)
                 else value
             )
+    if options.without is not None:
+        if options.reader != "pack":
+            raise UsageError("--without is for packs: a data set says by its files what is in it")
+        given["without"] = str(options.without)
     if options.held_out is not None:
         given["part"] = PartConfig(
             held_out=options.held_out, keep="held-out", by=options.held_out_by
@@ -197,6 +204,8 @@ def _load(config: DataConfig, detector: Detector | None) -> tuple[Labelled, Face
         raise DataError(f"no pack at {config.pack}: give the path of an HDF5 file of faces")
     if not isinstance(config, PackConfig) and not Path(config.data).exists():
         raise DataError(f"no data at {config.data}: give the folder of the data set, or the table")
+    if isinstance(config, PackConfig) and config.without and not Path(config.without).is_file():
+        raise DataError(f"no pack at {config.without}: --without takes an HDF5 file of faces")
     return load_faces(config, (Path(),), detector)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from feie.features.errors import DataError, MissingWeightsError
+from feie.features.errors import DataError, MissingWeightsError, UsageError
 from feie.features.mma.augment import AugmentConfig, augment, resample
 from feie.features.mma.crops import (
     FIXED_OFFSET,
@@ -428,6 +428,29 @@ def test_the_teacher_speaks_only_of_what_it_sees() -> None:
     assert np.isnan(guessed_units(Guess(-1.0, blendshapes, 0.06))).all()
     with pytest.raises(MissingWeightsError, match=r"no face_landmarker\.task at"):
         Teacher(Path("nowhere.task"))
+
+
+def test_images_of_another_pack_are_left_out(write: Write, tmp_path: Path) -> None:
+    """The same pixels count as the same image, however they are stored; near ones do not."""
+    torch.manual_seed(0)
+    weights = tmp_path / "tiny.safetensors"
+    save_weights(weights, "tiny", MMANetwork(TINY), 64, {})
+    faces = [*_faces(3, 112), *_faces(2, 48)]
+    near = faces[1].copy()
+    near[0, 0, 0] ^= 1
+    other = write([faces[4], near, faces[0]], expression=np.arange(3)).rename(tmp_path / "other.h5")
+    pack = write(faces, expression=np.arange(5))
+    options = EvaluateMmaOptions(data=pack, weights=str(weights), repeats=0)
+    assert run(options).n == 5
+    scores = run(options.model_copy(update={"without": other}))
+    assert (scores.n, scores.aligned, scores.fixed) == (3, 2, 1)
+    with pytest.raises(DataError, match=r"all of its images are in .* too"):
+        run(options.model_copy(update={"without": pack}))
+    with pytest.raises(DataError, match=r"no pack at nowhere\.h5"):
+        run(options.model_copy(update={"without": Path("nowhere.h5")}))
+    listed = options.model_copy(update={"without": other, "reader": "table"})
+    with pytest.raises(UsageError, match="--without is for packs"):
+        run(listed)
 
 
 def test_evaluate_counts_every_image(write: Write, tmp_path: Path) -> None:

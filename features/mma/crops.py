@@ -84,6 +84,26 @@ def decode(pack: Pack, row: int) -> NDArray[np.uint8]:
     return image
 
 
+def left_out(pack: Pack, other: Pack) -> Pack:
+    """Give the images of a pack that are not in another, pixel for pixel.
+
+    Raises
+    ------
+    DataError
+        One that cannot be decoded, or none is left.
+    """
+    theirs = {_pixels(other, row) for row in range(len(other))}
+    rows = [row for row in range(len(pack)) if _pixels(pack, row) not in theirs]
+    if not rows:
+        raise DataError(f"{pack.title}: all of its images are in {other.title} too")
+    return pack.select(np.array(rows))
+
+
+def _pixels(pack: Pack, row: int) -> tuple[tuple[int, ...], bytes]:
+    image = decode(pack, row)
+    return image.shape, hashlib.sha256(np.ascontiguousarray(image)).digest()
+
+
 def decode_image(encoded: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     """Decode an image file's bytes to (h, w, 3) RGB, or (h, w, 1) where grey; None where broken."""
     if not encoded.size:

@@ -66,12 +66,16 @@ class PackConfig(Strict):
         Use only a part of it.
     crops : {"fixed", "detected"}
         How images that are not 112x112 are aligned; ``detected`` needs a detector.
+    without : str, optional
+        Another pack, whose images are left out where they are the same pixel for pixel: published
+        splits overlap.
     """
 
     reader: Literal["pack"] = Field(default="pack", exclude=True)
     pack: str
     part: PartConfig | None = None
     crops: Literal["fixed", "detected"] = "fixed"
+    without: str | None = None
 
     @property
     def title(self) -> str:

@@ -16,7 +16,7 @@ from feie.features.errors import DataError
 from feie.features.faces import Detector
 from feie.features.mma.augment import augment
 from feie.features.mma.config import MmaConfig
-from feie.features.mma.crops import cached_pack_faces, pack_faces
+from feie.features.mma.crops import cached_pack_faces, left_out, pack_faces
 from feie.features.mma.data_config import (
     DataConfig,
     PackConfig,
@@ -132,6 +132,8 @@ def load_faces(
         listing = take_part(read_listing(config, roots), config.part)
         return listing, FileFaces(listing, detector, config.tolerance)
     pack = take_part(read_pack(find_pack(config.pack, roots)), config.part)
+    if config.without is not None:
+        pack = left_out(pack, read_pack(find_pack(config.without, roots)))
     if cache is None:
         return pack, PackFaces(pack, detector)
     if detector is None:

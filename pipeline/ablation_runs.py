@@ -27,10 +27,10 @@ from feie.pipeline.head_run import OPTIONS, HeadRun, begin, finish
 Notice = Callable[[str, int, str], None]
 """Called with a run's name, its epochs so far, and what failed (or nothing)."""
 
-
 READ = {"store", "labels", "subset", "targets", "t", "frame_stride", "missing", "long", "space",
         "unmatched"}  # fmt: skip
 """Options that say what is read: runs that agree in them share it."""
+_FAREWELL = 10.0  # seconds given to workers to end by themselves
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,8 @@ def train_all(tasks: Sequence[Task], jobs: int, notice: Notice) -> None:
             if isinstance(event, FeieError):
                 raise event
             notice(*event)
+        for worker in workers:  # killed while they leave, they would leave semaphores behind
+            worker.join(_FAREWELL)
     finally:
         for worker in workers:
             if worker.pid is not None:

@@ -29,8 +29,8 @@ def main() -> None:
     store, rng = open_store(given.source), np.random.default_rng(given.seed)
     shutil.copytree(given.source, given.copy)
     root = zarr.open_group(given.copy, mode="r+")
-    affect, valid = root["affect"][:], root["valid"][:]
-    for _, video in store.videos.iterrows():
+    affect, valid, faces = root["affect"][:], root["valid"][:], root["video/faces"][:]
+    for row, (_, video) in enumerate(store.videos.iterrows()):
         start, length = int(video["offset"]), int(video["length"])
         lost = np.zeros(length, bool)
         while lost.mean() < given.share:
@@ -38,7 +38,8 @@ def main() -> None:
             lost[first : first + STRETCH] = True
         valid[start : start + length][lost] = False
         affect[start : start + length][lost] = np.nan
-    root["affect"][:], root["valid"][:] = affect, valid
+        faces[row] = 1 - lost.mean()
+    root["affect"][:], root["valid"][:], root["video/faces"][:] = affect, valid, faces
     print(f"{given.copy}: {valid.mean():.1%} of {len(valid)} frames show a face")
 
 

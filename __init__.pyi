@@ -324,6 +324,7 @@ def evaluate_mma(
     detector: str | None = None,
     held_out: float | None = None,
     held_out_by: Literal["name", "person"] = "name",
+    without: str | Path | None = None,
     repeats: int = 1000,
     device: str = "cpu",
     progress: ProgressCallback = ...,

@@ -1396,8 +1396,8 @@ def inspect(
 
     Example: `feie inspect features.zarr --html overview.html`
     """
-    values = {"store": store, "videos": tuple(videos or ()), "out": picture, "source": source}
-    values |= {"start": start, "stop": stop, "html": html}
+    values: dict[str, Any] = {"store": store, "videos": tuple(videos or ()), "out": picture}
+    values |= {"source": source, "start": start, "stop": stop, "html": html}
     _perform("inspect", values, as_json, _show_inspect)
 
 

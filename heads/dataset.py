@@ -174,7 +174,7 @@ class VideoDataset(Dataset[VideoItem]):
         for video, shown in zip(ids, faces, strict=True):
             if not shown:
                 self.left_out[video] = "no frame shows a face"
-        self.ids = tuple(ids[i] for i in kept)
+        self.ids = tuple(ids[i] for i in kept.tolist())
         if not self.ids:
             raise StoreError(f"{self.store.path} holds no video with a face that is asked for here")
         self.labels = None if table is None else torch.from_numpy(table.values[kept]).float()

@@ -49,7 +49,7 @@ class FrameHead:
             In the head's space, NaN where there is no face.
         """
         found = self.model.predict(frames)
-        without = np.isnan(fill_gaps(frames).values).any(axis=1)
+        without: NDArray[np.bool_] = np.any(np.isnan(fill_gaps(frames).values), axis=1)
         if not np.isfinite(found[~without]).all():
             raise HeadError(
                 "the frame-level head predicts what is not finite: its weights are damaged, or the "

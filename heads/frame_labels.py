@@ -115,9 +115,9 @@ def _read_abaw(path: Path) -> FrameLabels:
             f"Validation_Set/<video>.txt (ABAW), or name a CSV or Parquet file"
         )
     digest, values = hashlib.sha256(), []
-    for video, (split, file) in found.items():
+    for video, (part, file) in found.items():
         data = file.read_bytes()
-        digest.update(f"{split}/{video}\n".encode() + data)
+        digest.update(f"{part}/{video}\n".encode() + data)
         values.append(_parse_abaw(file, data))
     return FrameLabels(
         path=path,

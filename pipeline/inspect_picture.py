@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -103,7 +104,7 @@ def encode(figure: Figure, kind: str) -> bytes:
     dates = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
     families = ["DejaVu Sans", *(f for f in _FONTS if f in {e.name for e in fontManager.ttflist})]
     data = io.BytesIO()
-    settings = {
+    settings: Any = {
         "svg.hashsalt": "feie",
         "pdf.fonttype": 42,
         "hatch.linewidth": 0.5,
@@ -153,7 +154,9 @@ def _cells_of_one_row(axes: Axes, cells: Cells, colours: panels.Floats) -> None:
     low, high = np.zeros_like(left), np.ones_like(left)
     corners = np.stack([left, low, left, high, right, high, right, low], axis=1)
     axes.add_collection(
-        PolyCollection(corners.reshape(-1, 4, 2), facecolors=colours, linewidths=0, rasterized=True)
+        PolyCollection(
+            list(corners.reshape(-1, 4, 2)), facecolors=colours, linewidths=0, rasterized=True
+        )
     )
 
 

@@ -44,7 +44,8 @@ class Predicted:
 
     def faceless(self) -> NDArray[np.bool_]:
         """Say which videos lack a usable frame in one of the stores or more."""
-        return np.any([p.frames.lengths == 0 for p in self.prepared], axis=0)
+        lacking: NDArray[np.bool_] = np.any([p.frames.lengths == 0 for p in self.prepared], axis=0)
+        return lacking
 
 
 def stores_of(run: Run, named: Sequence[str]) -> tuple[Store, ...]:

@@ -101,7 +101,7 @@ def left_out(pack: Pack, other: Pack) -> Pack:
 
 def _pixels(pack: Pack, row: int) -> tuple[tuple[int, ...], bytes]:
     image = decode(pack, row)
-    return image.shape, hashlib.sha256(np.ascontiguousarray(image)).digest()
+    return image.shape, hashlib.sha256(image.tobytes()).digest()
 
 
 def decode_image(encoded: NDArray[np.uint8]) -> NDArray[np.uint8] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from feie.features.errors import DataError
@@ -46,8 +45,9 @@ def grown(initial: MMANetwork, config: NetworkConfig) -> MMANetwork:
         assert isinstance(block, ResidualBlock)
         last = block.branch[-1]
         assert isinstance(last, nn.Sequential)
-        with torch.no_grad():
-            last[1].weight.zero_()
+        norm = last[1]
+        assert isinstance(norm, nn.BatchNorm2d)
+        nn.init.zeros_(norm.weight)
     return network
 
 

@@ -89,7 +89,7 @@ def weak_valence_arousal(targets: Floats, schema: Schema) -> Floats:
         dtype=np.float32,
     )
     placed = ~np.isnan(table[:, 0])
-    unknown = np.isnan(targets).any(axis=1) | (targets[:, ~placed] > 0).any(axis=1)
+    unknown: NDArray[np.bool_] = np.any(np.isnan(targets) | (~placed & (targets > 0)), axis=1)
     values = np.where(unknown[:, None], 0, targets)[:, placed] @ table[placed]
     values[unknown] = np.nan
     return values

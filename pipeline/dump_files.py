@@ -106,8 +106,11 @@ def save(path: Path, data: bytes, work: Path, *, sync: bool) -> None:
         if sync:
             file.flush()
             os.fsync(file.fileno())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial.replace(path)
+    try:
+        partial.replace(path)
+    except FileNotFoundError:  # the first of its folder
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.replace(path)
 
 
 def file_sha256(path: Path) -> str:

@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="keeps the synthetic store")
     parser.add_argument("--videos", type=int, default=ALL)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--csv-videos", type=int, default=2_000, help="of the table of CSV files")
+    parser.add_argument("--csv-videos", type=int, default=5_000, help="of the table of CSV files")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--only", choices=FORMATS, help=argparse.SUPPRESS)
     given = parser.parse_args()

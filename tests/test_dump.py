@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as trying
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -240,6 +240,7 @@ def test_whatever_a_store_may_hold_reads_back(tmp_path_factory, form, made):
 @trying(deadline=None, max_examples=50)
 @given(hnp.arrays(np.float64, st.integers(0, 8),
                   elements=st.floats(allow_nan=False, allow_infinity=False)))  # fmt: skip
+@example(np.array([1e7, 9999999.999999, 1.5e11, -1e7, 1e-6, 9.9e-7]))
 def test_milliseconds_keep_the_last_bit_of_seconds(time):
     texts = milliseconds(time)
     same(seconds_of(texts), time)

@@ -19,7 +19,7 @@ from feie.features.formats.dump_rows import VideoBatch
 
 _NO_HEADER = pc_csv.WriteOptions(include_header=False, quoting_style="none")
 # Arrow writes floats of this range without an exponent.
-_PLAIN = (1e-3, 1e14)
+_PLAIN = (1e-3, 1e10)
 
 
 def header_line(names: Sequence[str]) -> bytes:

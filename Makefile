@@ -1,11 +1,13 @@
 # make demo   the whole of feie on data.example, from nothing, offline but for pip
 # make test   set up and run the tests
 # make lint   ruff, import-linter, mypy
-# Options: VENV=dir of the virtual environment, INSTALL=what pip installs (the source by default).
+# Options: VENV=dir of the virtual environment, INSTALL=what pip installs (the source by default),
+# JOBS=processes that run the tests (2 by default).
 
 SHELL  := /bin/bash
 VENV   ?= .venv
 INSTALL ?= .
+JOBS   ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
@@ -40,7 +42,7 @@ demo: $(VENV)/.feie-installed
 
 test: $(VENV)/.feie-dev-installed
 	@echo "== the tests (those marked 'shared' skip where ../shared is absent)"
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_OPTIONS)
 
 lint: $(VENV)/.feie-dev-installed
 	@echo "== ruff, import-linter, mypy --strict"

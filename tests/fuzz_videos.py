@@ -150,7 +150,7 @@ def defects(store: Path, folder: Path) -> tuple[Counter[str], list[str]]:
     opened = open_store(store)
     found = [f"{v.rule}: {v.message}" for v in check_store(store)]
     ends = Counter({"valid": len(opened.ids)})
-    for video_id, message in opened.failed.items():
+    for video_id, message in opened.failures.items():
         reason = message.partition(":")[0]
         ends[reason] += 1
         if reason not in NAMED:

@@ -156,7 +156,7 @@ def defects(store: Path, folder: Path) -> tuple[Counter[str], list[str]]:
         if reason not in NAMED:
             found.append(f"{video_id}: {message}")
     files = {path.stem for path in folder.iterdir()}
-    if lost := files - {*opened.ids, *opened.failed}:
+    if lost := files - {*opened.ids, *opened.failures}:
         found.append(f"neither valid nor failed: {sorted(lost)}")
     return ends, found
 

@@ -212,7 +212,8 @@ def extract(
         Path, typer.Option("--videos", help="Folder of videos or of folders of aligned frames.")
     ],
     store: Annotated[
-        str, typer.Option("--store", help="Folder of the Zarr store; made or continued.")
+        str,
+        typer.Option("--store", help="Folder of the Zarr store, or s3://…; made or continued."),
     ] = "features.zarr",
     extractor: Annotated[
         str,

@@ -52,7 +52,7 @@ def run(options: DemoOptions, progress: ProgressCallback = silent) -> DemoResult
     say = _announcer(progress)
     started = time.monotonic()
     say(f"feie extract --videos {videos} --store {store}")
-    extracted = extract.run(extract.ExtractOptions(videos=videos, store=store), progress)
+    extracted = extract.run(extract.ExtractOptions(videos=videos, store=str(store)), progress)
     say(f"feie train-head --store {store} --labels {labels} --runs {runs} --seed {options.seed}")
     trained = train_head.run(
         TrainHeadOptions(store=str(store), labels=labels, runs=runs, seed=options.seed),

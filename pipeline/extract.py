@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, computed_field
 
-from feie.features.errors import UsageError, VideoError
+from feie.features.errors import StoreNotFoundError, UsageError, VideoError
 from feie.features.facestream import FaceOptions
 from feie.features.sources import Discovery, Source, discover, fingerprint
 from feie.features.store.layout import FAILED
+from feie.features.store.location import is_url
+from feie.features.store.place import place_of
 from feie.features.store.reader import open_store
 from feie.features.store.records import StoreSettings, VideoRecord
 from feie.features.store.writer import StoreWriter
@@ -92,7 +96,7 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
     if options.dry_run:
         return _plan_only(options, found, sources)
     started = time.monotonic()
-    result = ExtractResult(store=str(options.store), videos=len(sources), ignored=_named(found))
+    result = ExtractResult(store=options.store, videos=len(sources), ignored=_named(found))
     faces = 0
     with (
         running_engine(options, progress) as engine,
@@ -101,6 +105,7 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
             _settings(options, engine.made),
             commit_videos=options.commit_videos,
             commit_seconds=options.commit_seconds,
+            waiting=lambda words: progress(Progress("waiting", 0, message=words)),
         ) as writer,
     ):
         held = Held(writer.known, options.all_faces)
@@ -168,7 +173,9 @@ def _of_shard(sources: Sequence[Source], shard: tuple[int, int] | None) -> Seque
 
 
 def _refuse_overlap(options: ExtractOptions) -> None:
-    if options.store.resolve() == options.videos.resolve():
+    if is_url(options.store):
+        return
+    if Path(options.store).resolve() == options.videos.resolve():
         raise UsageError(f"--store and --videos are the same folder: {options.videos}")
 
 
@@ -241,12 +248,13 @@ def _plan_only(
     options: ExtractOptions, found: Discovery, sources: Sequence[Source]
 ) -> ExtractResult:
     known = pd.DataFrame(columns=["status", "message"])
-    if options.store.exists():
+    place_of(options.store).refuse_foreign()
+    with suppress(StoreNotFoundError):
         known = open_store(options.store).videos
     held = Held(known, options.all_faces)
     todo, _ = _compare(sources, held, options.retry_failed)
     return ExtractResult(
-        store=str(options.store),
+        store=options.store,
         videos=len(sources),
         skipped=len(sources) - len(todo),
         failures=_failed_before(sources, held, {s.video_id for s in todo}),

@@ -13,10 +13,20 @@ from feie.features.plugins import names_file
 
 
 def local_store(store: object) -> object:
-    """Refuse URLs: the lock and the order of commits need a file system."""
+    """Refuse addresses, where only `feie extract` writes."""
     if "://" in str(store) or not str(store):
-        raise ValueError("stores are written to a local folder; copy it where you like afterwards")
+        raise ValueError("this is written to a local folder; copy it where you like afterwards")
     return store
+
+
+def _any_store(store: object) -> object:
+    """Take paths and addresses as text."""
+    text = os.fspath(store) if isinstance(store, os.PathLike) else store
+    if not text:
+        raise ValueError("give a folder, or an address such as s3://bucket/features.zarr")
+    if str(text).startswith(("http://", "https://")):
+        raise ValueError("stores cannot be written to a web server: give a folder, or s3://…")
+    return text
 
 
 def _numbers(gpus: object) -> object:
@@ -44,7 +54,7 @@ class ExtractOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     videos: Path
-    store: Annotated[Path, BeforeValidator(local_store)] = Path("features.zarr")
+    store: Annotated[str, BeforeValidator(_any_store)] = "features.zarr"
     extractor: str = "mma-lite"
     weights: Path | None = None
     detector: str | None = None

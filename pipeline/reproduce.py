@@ -59,15 +59,16 @@ def commands(store: Store) -> list[str]:
     write to a new store beside the old one. Empty where sessions do not say how they were
     called (stores of feie 0.1).
     """
-    path = Path(store.path)
-    target = path.with_name(f"{path.stem}.again{path.suffix}")
+    head, dot, suffix = store.path.rpartition(".")
+    beside = bool(head) and "/" not in suffix
+    target = f"{head}.again{dot}{suffix}" if beside else f"{store.path}.again"
     found = []
     for session in _all(store.provenance["sessions"]):
         if arguments := session.get("arguments"):
             words = ["feie", session.get("command", "extract")]
             for name, value in arguments.items():
                 words += _option(name, value)
-            command = shlex.join([*words, "--store", str(target)])
+            command = shlex.join([*words, "--store", target])
             if command not in found:
                 found.append(command)
     return found

@@ -132,7 +132,7 @@ def test_verify_finds_a_damaged_store(cli, store, tmp_path):
         (["extract", "--videos", ".", "--fps", "-1"], "--fps"),
         (["extract", "--videos", ".", "--batch-size", "0"], "--batch-size"),
         (["extract", "--videos", ".", "--frobnicate"], "--frobnicate"),
-        (["extract", "--videos", ".", "--store", "s3://bucket/s.zarr"], "--store"),
+        (["extract", "--videos", ".", "--store", "https://lab.org/s.zarr"], "--store"),
         (["extract", "--videos", "x" * 300], "xxx"),
         (["info", "nowhere.zarr"], "feie extract"),
         (["train-head"], "feie extract"),

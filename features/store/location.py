@@ -53,7 +53,7 @@ def open_root(location: str, options: Mapping[str, Any] | None = None) -> zarr.G
     if options and not is_url(location):
         raise UsageError(f"storage options are for addresses; {location} is a path")
     try:
-        source = _address(location, options or {}) if is_url(location) else location
+        source = zarr_store(location, options) if is_url(location) else location
         return zarr.open_group(source, mode="r", zarr_format=3, use_consolidated=False)
     except FileNotFoundError:
         raise StoreNotFoundError(
@@ -77,20 +77,34 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _address(url: str, options: Mapping[str, Any]) -> FsspecStore:
+def address(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
+    """Give fsspec's file system of an address, and the path in it.
+
+    The file system is in its plain form, in which it closes its connections itself when the
+    program ends.
+
+    Raises
+    ------
+    StoreError
+        What reads such an address is not installed, or the address makes no sense.
+    """
     from fsspec.core import url_to_fs
-    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
     scheme = url.partition("://")[0]
     try:
-        # The file system in its plain form, each call in a thread: unlike its asynchronous form,
-        # which zarr would ask for, it closes its connections itself when the program ends.
-        files, path = url_to_fs(url, **options)
+        files, path = url_to_fs(url, **(options or {}))
     except ImportError as error:
         extra = _EXTRAS.get(scheme)
         cure = f"pip install 'feie[{extra}]'" if extra else one_line(error)
         raise StoreError(f"{url} needs a library that is not installed: {cure}") from None
     except ValueError as error:
         raise StoreError(f"{url} cannot be opened: {one_line(error)}") from None
-    wrapped = AsyncFileSystemWrapper(files, asynchronous=True)
-    return FsspecStore(wrapped, read_only=True, path=path.rstrip("/"))
+    return files, path.rstrip("/")
+
+
+def zarr_store(url: str, options: Mapping[str, Any] | None = None) -> FsspecStore:
+    """Give the Zarr store of an address, for reading; each call of it runs in a thread."""
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+    files, path = address(url, options)
+    return FsspecStore(AsyncFileSystemWrapper(files, asynchronous=True), read_only=True, path=path)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +17,6 @@ import numpy as np
 import zarr
 
 from feie.features.errors import FeieError, StoreError, StoreMismatchError
-from feie.features.store.durable import DurableStore, is_partial, sync_directory
 from feie.features.store.layout import (
     FAILED,
     OK,
@@ -29,21 +26,13 @@ from feie.features.store.layout import (
     create_store,
     frame_arrays,
 )
-from feie.features.store.lock import WriterLock
+from feie.features.store.place import disk_errors, place_of
 from feie.features.store.reader import Store, open_store
 from feie.features.store.records import StoreSettings, VideoRecord
 
 _COMMIT_BYTES = 128 << 20  # of buffered rows, however few the videos are
 
 _SHOWN = 30  # columns in a message
-
-_CURES = {
-    errno.ENOSPC: "the disk is full; free some space",
-    errno.EDQUOT: "the quota is used up; free some space",
-    errno.EROFS: "the file system is read-only; choose another --store",
-    errno.EACCES: "permission is denied; choose another --store",
-    errno.EPERM: "permission is denied; choose another --store",
-}
 
 # What a store carries from its first byte until it is laid out: whoever finds it may start anew.
 _UNFINISHED = {"feie": "being laid out"}
@@ -58,14 +47,16 @@ class StoreWriter:
 
     Parameters
     ----------
-    path : Path
-        A folder; made if absent.
+    path : str or Path
+        A folder, or an address that fsspec writes to (``s3://…``); made if absent.
     settings : StoreSettings
         Checked against the store's provenance.
     commit_videos, commit_seconds : int, float
         `append` commits by itself at that many buffered videos or that much time since the last
         commit. Each commit rewrites the tail chunks, so a commit a video costs some 100 times
         more than one in 256.
+    waiting : callable, optional
+        Told, in a sentence, when it is watched whether another writer of an address is alive.
 
     Raises
     ------
@@ -74,18 +65,20 @@ class StoreWriter:
     StoreMismatchError
         The store was made with other weights or options; the message says which.
     StoreError
-        The folder is something else, or cannot be written.
+        The place holds something else, or cannot be written.
     """
 
     def __init__(
         self,
-        path: Path,
+        path: str | Path,
         settings: StoreSettings,
         *,
         commit_videos: int = 256,
         commit_seconds: float = 30.0,
+        waiting: Callable[[str], None] | None = None,
     ) -> None:
-        self.path = path.absolute()
+        self._place = place_of(path, waiting)
+        self.path = self._place.name
         self._settings = settings
         self._commit_videos = commit_videos
         self._commit_seconds = commit_seconds
@@ -93,25 +86,23 @@ class StoreWriter:
         self._buffered_bytes = 0
         self._retired: set[str] = set()
         self._in_commit = False
-        self._lock = WriterLock(self.path)
 
     def __enter__(self) -> StoreWriter:
-        with _disk_errors(self.path):
-            self._refuse_foreign()
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
+        with disk_errors(self._place):
+            self._place.refuse_foreign()
+            self._place.claim()
         try:
-            with _disk_errors(self.path):
+            with disk_errors(self._place):
                 self._open()
         except (ValueError, KeyError, TypeError) as error:
-            self._lock.release()
+            self._place.release()
             if isinstance(error, FeieError):
                 raise
             raise StoreError(
                 f"{self.path} is damaged ({error}): run `feie verify {self.path}`"
             ) from error
         except BaseException:
-            self._lock.release()
+            self._place.release()
             raise
         return self
 
@@ -126,45 +117,30 @@ class StoreWriter:
             if not self._in_commit:
                 self.commit()
         finally:
-            self._lock.release()
-
-    def _refuse_foreign(self) -> None:
-        if not self.path.exists() or (self.path / "zarr.json").is_file():
-            return
-        if not self.path.is_dir() or any(not is_partial(p.name) for p in self.path.iterdir()):
-            raise StoreError(f"{self.path} exists and is no store; choose another --store")
+            self._place.release()
 
     def _open(self) -> None:
-        self._disk = DurableStore(self.path)
-        if not (self.path / "zarr.json").is_file():
-            zarr.create_group(self._disk, attributes=_UNFINISHED)
-            sync_directory(self.path.parent)
+        root = self._place.root()
+        if root is None:
+            zarr.create_group(self._place.disk, attributes=_UNFINISHED)
+            self._place.appeared()
             unfinished = True
         else:
-            unfinished = self._is_unfinished() or open_store(self.path).committed == 0
-        self._disk.remove_partial_files()
-        self._root = zarr.open_group(self._disk, mode="r+", use_consolidated=False)
+            unfinished = _is_unfinished(root) or open_store(self.path).committed == 0
+        self._place.tidy()
+        self._root = zarr.open_group(self._place.disk, mode="r+", use_consolidated=False)
         if unfinished:
             self._create()
         store = open_store(self.path)
         _check_same(store, self._settings)
         self._adopt(store)
 
-    def _is_unfinished(self) -> bool:
-        try:
-            root = json.loads((self.path / "zarr.json").read_text(encoding="utf-8"))
-            return bool(root["attributes"] == _UNFINISHED)
-        except (ValueError, KeyError, TypeError):  # opening it will say what is wrong
-            return False
-
     def _create(self) -> None:
         # The attributes come last: whoever is killed before leaves a store that is laid out anew.
         self._root.attrs.put(dict(_UNFINISHED))
-        for child in self.path.iterdir():
-            if child.is_dir():
-                shutil.rmtree(child)
+        self._place.clear()
         create_store(self._root, self._settings.schema, self._settings.embedding_dim)
-        self._disk.flush()
+        self._place.flush()
         self._root.attrs.put(
             {
                 "Conventions": "CF-1.11",
@@ -181,7 +157,7 @@ class StoreWriter:
                 "committed": 0,
             }
         )
-        self._disk.flush()
+        self._place.flush()
 
     def _adopt(self, store: Store) -> None:
         """Take over the committed state and cut off whatever lies beyond it."""
@@ -251,13 +227,14 @@ class StoreWriter:
         """
         if not times:
             return
-        with _disk_errors(self.path):
+        with disk_errors(self._place):
+            self._place.confirm()
             array = self._array("video/mtime_ns")
             values = np.asarray(array[: self._committed])
             rows = [self._latest[video_id] for video_id in times]
             values[rows] = list(times.values())
             array[: self._committed] = values
-            self._disk.flush()
+            self._place.flush()
 
     def refuse_other_detector(self, detector: Mapping[str, Any] | None) -> None:
         """Refuse a detector that is not the store's, if it has one, before it is used.
@@ -305,8 +282,9 @@ class StoreWriter:
         Ctrl-C waits for its end. After an error the writer is of no more use.
         """
         if self._buffer:
-            with _uninterrupted(), _disk_errors(self.path):
+            with _uninterrupted(), disk_errors(self._place):
                 self._in_commit = True
+                self._place.confirm()
                 self._write(self._buffer)
                 self._buffer = []
                 self._buffered_bytes = 0
@@ -332,7 +310,8 @@ class StoreWriter:
                 column = [getattr(r, spec.name) for r in records]
             dtype = object if spec.dtype is str else spec.dtype
             self._array(f"video/{spec.name}").append(np.array(column, dtype=dtype))
-        self._disk.flush()
+        self._place.flush()
+        self._place.confirm()
         count = self._committed + len(records)
         session = {**self._session, "ended": _now(), "last": count}
         # put is one atomic write; update would be one a key, the mark before what it vouches for.
@@ -343,7 +322,7 @@ class StoreWriter:
                 "committed": count,
             }
         )
-        self._disk.flush()
+        self._place.flush()
         for row, record in enumerate(records, start=self._committed):
             if record.id in self._latest:
                 self._supersede(self._latest[record.id])
@@ -352,6 +331,13 @@ class StoreWriter:
             self._supersede(self._latest.pop(video_id))
         self._retired.clear()
         self._committed, self._frames = count, int(offsets[-1])
+
+
+def _is_unfinished(root: bytes) -> bool:
+    try:
+        return bool(json.loads(root)["attributes"] == _UNFINISHED)
+    except (ValueError, KeyError, TypeError):  # opening it will say what is wrong
+        return False
 
 
 @contextmanager
@@ -368,20 +354,6 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
     if held:
         raise KeyboardInterrupt
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the disk says into one sentence; nothing committed is lost by it."""
-    try:
-        yield
-    except FeieError:
-        raise
-    except OSError as error:
-        cure = _CURES.get(error.errno or 0, error.strerror or str(error))
-        raise StoreError(
-            f"cannot write {path}: {cure}; the same command goes on from the last commit"
-        ) from error
 
 
 def _now() -> str:

@@ -35,7 +35,7 @@ from pathlib import Path
 import numpy as np
 
 STAGES = ("decode", "detect", "align", "extract", "append")
-CHUNK = 48  # frames of a video that are held at a time
+CHUNK = 150  # frames of a video that are held at a time
 
 
 @dataclass
@@ -131,9 +131,14 @@ def cut_clips(videos: Path, seconds: float) -> Path:
         with av.open(str(source.path)) as given, av.open(str(target), "w") as cut:
             stream = given.streams.video[0]
             copy = cut.add_stream_from_template(stream)
+            last = -16
             for packet in given.demux(stream):
+                if packet.pts is None:
+                    continue  # what flushes the decoder
                 if packet.dts is None:
-                    continue
+                    # Matroska keeps no decoding times: the first packets come without.
+                    packet.dts = last + 1
+                last = packet.dts
                 if float(packet.dts * packet.time_base) > seconds:
                     break
                 packet.stream = copy

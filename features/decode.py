@@ -46,6 +46,11 @@ _NOT_VIDEO = {"image2", "tty", "hls", "concat", "dash", "lavfi", "applehttp", "s
 # frames that hold no packet.
 _PROMISE_NOTHING = {"mpegts", "mpeg", "mpegvideo", "avi"}
 
+_TAGS: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+)
+"""Tags that are no text are an error to PyAV before 19 unless told otherwise; since then never."""
+
 
 def open_reader(source: Source, fps: float | None = None, folder_fps: float = FOLDER_FPS) -> Reader:
     """Open a source for reading.
@@ -240,9 +245,7 @@ def _open(path: Path) -> InputContainer:
     try:
         # file: and the whitelist keep names such as "concat:a|b.mp4", and playlists in disguise,
         # from reaching other files or the network.
-        container = av.open(
-            f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace"
-        )
+        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **_TAGS)
     except (av.FFmpegError, MemoryError, ValueError) as error:
         raise VideoError("broken", f"{path.name} is not readable as a video") from error
     demuxers = set(container.format.name.split(","))

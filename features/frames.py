@@ -23,7 +23,8 @@ Image = NDArray[np.uint8]
 
 # What OpenCV would print about damaged images is said in our own words, by name.
 if "OPENCV_LOG_LEVEL" not in os.environ:
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    _old = getattr(cv2, "setLogLevel", None)  # OpenCV 4
+    (_old or cv2.utils.logging.setLogLevel)(0)
 
 CORRUPT_SHARE = 0.1
 """A source is ``broken`` when more than this share of its packets or images does not decode."""

@@ -58,16 +58,16 @@ def values(path: Path) -> dict[str, np.ndarray]:
 
 def kill_and_resume(options: extract.ExtractOptions, kills: int, tmp_path: Path) -> None:
     options = options.model_copy(update={"isolate": False})
-    undisturbed = options.model_copy(update={"store": tmp_path / "undisturbed.zarr"})
+    undisturbed = options.model_copy(update={"store": str(tmp_path / "undisturbed.zarr")})
     finish(undisturbed)
     shutil.rmtree(undisturbed.store)
     duration = finish(undisturbed)  # the second run: the server is warm
-    expected = values(undisturbed.store)
+    expected = values(Path(undisturbed.store))
     rng = random.Random(int(os.environ.get("FEIE_KILL_SEED", "0")))
     committed = []
     for kill in range(kills):
         store = tmp_path / f"killed-{kill}.zarr"
-        disturbed = options.model_copy(update={"store": store})
+        disturbed = options.model_copy(update={"store": str(store)})
         process = start(disturbed)
         time.sleep(rng.uniform(0, duration))
         process.kill()

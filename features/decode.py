@@ -245,7 +245,9 @@ def _open(path: Path) -> InputContainer:
     try:
         # file: and the whitelist keep names such as "concat:a|b.mp4", and playlists in disguise,
         # from reaching other files or the network.
-        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **_TAGS)
+        container: InputContainer = av.open(
+            f"file:{path}", options={"protocol_whitelist": "file"}, **_TAGS
+        )
     except (av.FFmpegError, MemoryError, ValueError) as error:
         raise VideoError("broken", f"{path.name} is not readable as a video") from error
     demuxers = set(container.format.name.split(","))

@@ -105,7 +105,7 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
             _settings(options, engine.made),
             commit_videos=options.commit_videos,
             commit_seconds=options.commit_seconds,
-            waiting=lambda words: progress(Progress("waiting", 0, message=words)),
+            waiting=lambda words: progress(Progress("comparing", 0, message=words)),
         ) as writer,
     ):
         held = Held(writer.known, options.all_faces)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from feie.features.store.reader import Store
@@ -59,9 +59,7 @@ def commands(store: Store) -> list[str]:
     write to a new store beside the old one. Empty where sessions do not say how they were
     called (stores of feie 0.1).
     """
-    head, dot, suffix = store.path.rpartition(".")
-    beside = bool(head) and "/" not in suffix
-    target = f"{head}.again{dot}{suffix}" if beside else f"{store.path}.again"
+    target = _beside(store.path)
     found = []
     for session in _all(store.provenance["sessions"]):
         if arguments := session.get("arguments"):
@@ -72,6 +70,13 @@ def commands(store: Store) -> list[str]:
             if command not in found:
                 found.append(command)
     return found
+
+
+def _beside(location: str) -> str:
+    """Name a store beside one: features.again.zarr for features.zarr."""
+    scheme, mark, rest = location.rpartition("://")
+    path = (PurePosixPath if mark else Path)(rest)
+    return f"{scheme}{mark}{path.with_name(f'{path.stem}.again{path.suffix}')}"
 
 
 def _all(sessions: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -109,6 +110,7 @@ def test_an_address_holds_what_a_folder_holds(
     different = {name for name in kept if kept[name] != there[name]}
     assert different <= {"zarr.json"}  # the time of the sessions
     assert not files.exists("/writing/s.zarr.lock.json")
+    assert not files.exists("/writing/s.zarr.lock.signs.json")
     assert CliRunner().invoke(app, ["verify", f"{url}/s.zarr"]).exit_code == 0
 
 
@@ -135,8 +137,11 @@ def test_what_is_no_store_is_refused(memory, settings):
     ):  # fmt: skip
         pass
     assert files.cat_file("/writing/notes/a.txt") == b"mine"
-    with pytest.raises(StoreError, match="is on this machine: give its path"):
-        StoreWriter("file:///tmp/s.zarr", settings)
+    for url in ("file:///tmp/s.zarr", "sftp://lab/s.zarr", "simplecache::s3://lab/s.zarr"):
+        with pytest.raises(StoreError, match="neither a path nor an object store"):
+            StoreWriter(url, settings)
+    with pytest.raises(StoreError, match="may stand in the address"):
+        StoreWriter("memory://writing/run[1]/s.zarr", settings)
 
 
 def test_a_store_killed_while_being_laid_out_starts_anew(memory, settings, record, quickly):
@@ -171,7 +176,7 @@ def test_of_two_that_start_together_one_writes(memory):
     assert first._create()
     assert not second._create()
     # Where a file system knows no exclusive writing, the last one to write has it.
-    second._write()
+    second._claim()
     with pytest.raises(StoreLockedError, match="has taken over"):
         first.confirm()
     second.confirm()
@@ -180,7 +185,7 @@ def test_of_two_that_start_together_one_writes(memory):
 def test_a_dead_holder_is_waited_for_and_then_succeeded(memory):
     url, _ = memory
     dead = quick(f"{url}/s.zarr")
-    dead._write()
+    dead._claim()
     said = []
     heir = quick(f"{url}/s.zarr", waiting=said.append)
     began = time.monotonic()
@@ -200,6 +205,115 @@ def test_a_lock_file_that_is_none_is_no_obstacle(memory):
     lease.acquire()
     lease.confirm()
     lease.release()
+
+
+def test_a_late_sign_of_life_takes_nothing_back(memory):
+    url, files = memory
+    slept, heir = quick(f"{url}/s.zarr"), quick(f"{url}/s.zarr")
+    slept.acquire()
+    slept._done.set()
+    slept._keeper.join()
+    heir.acquire()
+    slept._sign(99)  # hung in the network until now
+    heir.confirm()
+    with pytest.raises(StoreLockedError, match="taken over"):
+        slept.confirm()
+    slept.release()
+    assert files.exists("/writing/s.zarr.lock.json")  # the heir's
+    heir.release()
+    assert not files.exists("/writing/s.zarr.lock.json")
+
+
+def test_a_writer_stopped_in_mid_commit_asks_before_the_next_write(
+    memory, settings, record, quickly
+):
+    url, files = memory
+    store = f"{url}/s.zarr"
+    slept = StoreWriter(store, settings).__enter__()
+    slept.append(record("a", 10))
+    slept.commit()
+    slept._place._lease._done.set()
+    slept._place._lease._keeper.join()
+    slept._place.confirm()  # a commit begins, and here the machine falls asleep
+    with StoreWriter(store, settings) as heir:
+        heir.append(record("b", 10))
+    before = everything(files)
+    with pytest.raises(StoreLockedError, match="taken over"):
+        slept._write([record("c", 10)])
+    assert everything(files) == before
+    slept._place.release()
+
+
+@pytest.mark.parametrize("answer", ["lost", "no such thing"])
+def test_beginning_where_servers_answer_oddly(memory, answer):
+    url, files = memory
+    lease = quick(f"{url}/s.zarr")
+    real = lease._files.pipe_file
+
+    def odd(path, content, **options):
+        if "mode" not in options:
+            return real(path, content)
+        if answer == "lost":  # written, and then refused because it is there
+            real(path, content)
+            raise FileExistsError(path)
+        raise OSError(errno.ENOSYS, "A header you provided implies functionality")
+
+    lease._files.pipe_file = odd
+    lease.acquire()
+    lease.confirm()
+    lease.release()
+    assert not files.exists("/writing/s.zarr.lock.json")
+
+
+def test_a_start_that_is_interrupted_leaves_no_lease(memory, monkeypatch):
+    url, files = memory
+    lease = quick(f"{url}/s.zarr")
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("feie.features.store.lease.time.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        lease.acquire()
+    assert not files.exists("/writing/s.zarr.lock.json")
+
+
+_APPEND = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from conftest import make_record
+from feie.features.schema import AFFECT
+from feie.features.store.records import StoreSettings
+from feie.features.store.writer import StoreWriter
+settings = StoreSettings(
+    AFFECT, {"name": "mma-test", "sha256": "e" * 64}, {"faces": "auto", "fps": None},
+    session={"versions": {}},
+)
+with StoreWriter(sys.argv[2], settings) as writer:
+    writer.append(make_record("b", 60_000))
+"""
+
+
+def test_listings_that_others_remember_are_not_believed(s3, settings, record, monkeypatch):
+    _, names, _ = s3
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    fsspec.filesystem("s3").clear_instance_cache()
+    url = "s3://lab/listed.zarr"
+    with StoreWriter(url, settings) as writer:
+        writer.append(record("a", 40_000))
+    fsspec.filesystem("s3").find("lab/listed.zarr", detail=True)
+    fsspec.filesystem("s3").du("lab/listed.zarr")
+    elsewhere = [sys.executable, "-c", _APPEND, os.path.dirname(__file__), url]
+    subprocess.run(elsewhere, check=True, env=os.environ | names)
+    with StoreWriter(url, settings) as writer:
+        writer.append(record("c", 100))
+    for video, frames in (("a", 40_000), ("b", 60_000), ("c", 100)):
+        found, made = feie.open_store(url)[video], record(video, frames)
+        np.testing.assert_array_equal(found.time, made.time)
+        np.testing.assert_array_equal(found.valid, made.valid)
+        np.testing.assert_array_equal(found.affect, made.affect)
+    fsspec.filesystem("s3").clear_instance_cache()
 
 
 def everything(files):
@@ -253,7 +367,7 @@ def test_an_extraction_to_s3_that_is_killed_goes_on(s3, tmp_path, untrained, cli
     again = extraction(url, names, tmp_path / "videos", untrained, "--json")
     out, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
-    assert "watching for 20 s" in err
+    assert "watching for 30 s" in err
     assert json.loads(out)["skipped"] >= 1
     here = extraction(str(tmp_path / "here.zarr"), {}, tmp_path / "videos", untrained)
     assert here.wait() == 0
@@ -295,8 +409,8 @@ def test_addresses_that_cannot_be_written_are_refused_in_one_line(tmp_path, untr
     clip(tmp_path / "videos" / "a.mp4", 5)
     for url, said in (
         ("https://example.org/s.zarr", "cannot be written to a web server"),
-        ("file:///tmp/s.zarr", "give its path as --store"),
-        ("ssj://lab/s.zarr", "Protocol not known: ssj"),
+        ("file:///tmp/s.zarr", "neither a path nor an object store"),
+        ("ssj://lab/s.zarr", "neither a path nor an object store"),
         ("", "give a folder, or an address"),
     ):
         result = CliRunner().invoke(
@@ -321,3 +435,20 @@ def test_extract_takes_an_address_and_says_how_to_repeat_it(
     shown = CliRunner().invoke(app, ["info", f"{url}/s.zarr", "--reproduce"])
     assert shown.exit_code == 0
     assert f"--store {url}/s.again.zarr" in shown.stdout.replace("\n", "")
+
+
+def test_a_dry_run_without_credentials_is_one_line(tmp_path, clip, monkeypatch):
+    clip(tmp_path / "videos" / "a.mp4", 5)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    for endpoint, said in (("http://127.0.0.1:9", "credentials"), ("localhost:9000", "endpoint")):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        result = CliRunner().invoke(
+            app, ["extract", "--videos", str(tmp_path / "videos"), "--dry-run",
+                  "--store", "s3://lab/s.zarr"],
+        )  # fmt: skip
+        assert result.exit_code == 2, result.output
+        assert len(result.stderr.strip().splitlines()) == 1
+        assert said in result.stderr

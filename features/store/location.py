@@ -81,7 +81,7 @@ def address(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any, st
     """Give fsspec's file system of an address, and the path in it.
 
     The file system is in its plain form, in which it closes its connections itself when the
-    program ends.
+    program ends, and remembers no listings: others write what it lists.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def address(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any, st
 
     scheme = url.partition("://")[0]
     try:
-        files, path = url_to_fs(url, **(options or {}))
+        files, path = url_to_fs(url, **{"use_listings_cache": False, **(options or {})})
     except ImportError as error:
         extra = _EXTRAS.get(scheme)
         cure = f"pip install 'feie[{extra}]'" if extra else one_line(error)

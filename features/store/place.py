@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import shutil
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from zarr.core.buffer import Buffer
 from zarr.storage import FsspecStore
 
 from feie.features.errors import FeieError, StoreError
@@ -24,6 +26,14 @@ _CURES = {
     errno.EACCES: "permission is denied; choose another --store",
     errno.EPERM: "permission is denied; choose another --store",
 }
+
+
+_S3 = ("s3", "s3a")
+_WHOLE_OBJECTS = (*_S3, "gs", "gcs", "abfs", "abfss", "az", "memory")
+"""Schemes of places where an object is replaced as a whole."""
+
+# No request may last so long that it changes something after another writer has taken over.
+_S3_REQUESTS = {"connect_timeout": 3, "read_timeout": 6, "retries": {"max_attempts": 1}}
 
 
 class Place(Protocol):
@@ -130,16 +140,44 @@ class Folder:
         self.disk.flush()
 
 
+class _GuardedStore(FsspecStore):
+    """Objects that are written only while the lease is held."""
+
+    lease: Lease
+
+    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
+        """Write one key; see `FsspecStore.set`."""
+        await asyncio.to_thread(self.lease.confirm_if_old)
+        await super().set(key, value, byte_range)
+
+    async def delete(self, key: str) -> None:
+        """Delete one key; see `FsspecStore.delete`."""
+        await asyncio.to_thread(self.lease.confirm_if_old)
+        await super().delete(key)
+
+
 class Bucket:
     """A store at an address: objects that are written whole or not at all, and a lease."""
 
     def __init__(self, url: str, waiting: Callable[[str], None] | None = None) -> None:
+        scheme = url.partition("://")[0]
+        if scheme not in _WHOLE_OBJECTS:
+            raise StoreError(
+                f"{url} is neither a path nor an object store ({', '.join(_WHOLE_OBJECTS)}), "
+                "where alone stores are written safely; choose another --store"
+            )
+        if set(url) & set("*?[]"):
+            raise StoreError(f"{url}: none of * ? [ ] may stand in the address of a store")
         self.name = url.rstrip("/")
-        self._files, self._path = address(self.name)
-        if self._files.protocol in ("file", ("file", "local")):
-            raise StoreError(f"{url} is on this machine: give its path as --store")
+        # An instance of its own: others may have set theirs to wait for minutes.
+        options: dict[str, Any] = {"skip_instance_cache": True}
+        if scheme in _S3:
+            options["config_kwargs"] = _S3_REQUESTS
+        self._files, self._path = address(self.name, options)
+        if scheme in _S3:
+            self._files.retries = 2
         self._lease = Lease(self._files, self._path, waiting=waiting)
-        self._disk: FsspecStore | None = None
+        self._disk: _GuardedStore | None = None
 
     @property
     def disk(self) -> FsspecStore:
@@ -147,23 +185,27 @@ class Bucket:
         if self._disk is None:
             from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
-            self._disk = FsspecStore(
+            self._disk = _GuardedStore(
                 AsyncFileSystemWrapper(self._files, asynchronous=True), path=self._path
             )
+            self._disk.lease = self._lease
         return self._disk
 
     def refuse_foreign(self) -> None:
         """See `Place`."""
-        if self.root() is None and self._files.exists(self._path):
-            raise StoreError(f"{self.name} exists and is no store; choose another --store")
+        with self._reaching():
+            if self.root() is None and self._files.exists(self._path):
+                raise StoreError(f"{self.name} exists and is no store; choose another --store")
 
     def claim(self) -> None:
         """See `Place`; waits where a holder may be dead."""
-        self._lease.acquire()
+        with self._reaching():
+            self._lease.acquire()
 
     def confirm(self) -> None:
         """See `Place`."""
-        self._lease.confirm()
+        with self._reaching():
+            self._lease.confirm()
 
     def release(self) -> None:
         """See `Place`."""
@@ -184,14 +226,25 @@ class Bucket:
 
     def clear(self) -> None:
         """See `Place`."""
-        self._files.invalidate_cache()
         for child in self._files.ls(self._path, detail=True):
             if child["type"] == "directory":
                 self._files.rm(child["name"], recursive=True)
-        self._files.invalidate_cache()
 
     def flush(self) -> None:
         """See `Place`; a write has been acknowledged before the next one begins."""
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Turn whatever a file system raises about an address into one sentence."""
+        try:
+            yield
+        except FeieError:
+            raise
+        except Exception as error:
+            raise StoreError(
+                f"cannot write {self.name}: {one_line(error)}; check the address, the network and "
+                "your credentials, and the same command goes on from the last commit"
+            ) from error
 
 
 def place_of(store: str | Path, waiting: Callable[[str], None] | None = None) -> Place:
@@ -225,7 +278,7 @@ def disk_errors(place: Place) -> Iterator[None]:
         cure = _CURES.get(error.errno or 0, error.strerror or one_line(error))
         raise _cannot_write(place, cure) from error
     except Exception as error:
-        # Each file system has its own errors; these three are what a damaged store gives.
+        # Each file system has its own errors; these three are what a damaged store gives, too.
         if isinstance(place, Folder) or isinstance(error, ValueError | KeyError | TypeError):
             raise
         raise _cannot_write(place, one_line(error)) from error

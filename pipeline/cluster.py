@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -27,6 +28,7 @@ _PARCEL_VIDEOS = 16  # a thread: enough to fill batches and to hide a parcel's e
 _PARCEL_BYTES = 512 << 20  # of video files: what one lost worker costs
 _AHEAD = 3  # parcels a task slot that are out or wait for an earlier one
 _CONNECT_SECONDS = 30
+_NO_WORKER_SECONDS = 120  # after which workers of this machine do not come back
 
 
 @dataclass
@@ -65,6 +67,7 @@ class ClusterEngine:
         self._gpus = options.gpus or ()
         self._cluster: LocalCluster | None = None
         self._out: deque[_Out] = deque()
+        self._worker_seen = time.monotonic()
         self.detector: dict[str, Any] | None = None
         self.frames = 0
         if options.scheduler:
@@ -180,8 +183,23 @@ class ClusterEngine:
             try:
                 wait(future, timeout=_TICK)
             except TimeoutError:
+                self._refuse_empty()
                 return False
         return True
+
+    def _refuse_empty(self) -> None:
+        """Stop where all workers of this machine are gone; those of elsewhere may come later.
+
+        dask starts lost workers anew, and gives that up on a machine that is too busy.
+        """
+        if self._cluster is None or self._client.nthreads():
+            self._worker_seen = time.monotonic()
+        elif time.monotonic() - self._worker_seen > _NO_WORKER_SECONDS:
+            raise EngineError(
+                "no worker process has been running for "
+                f"{_NO_WORKER_SECONDS} s, and none comes back: is the machine overloaded, or "
+                "out of memory? What was committed is safe, the same command goes on"
+            )
 
     def _take_over(self, parcel: remote.Parcel) -> None:
         """Note what a worker says of its numbers; all workers must make the same."""

@@ -13,11 +13,11 @@ import psutil
 import pytest
 from pydantic import ValidationError
 
-from feie.features.errors import UsageError
+from feie.features.errors import EngineError, UsageError
 from feie.features.store.check import check_store
 from feie.features.store.layout import VIDEO_ARRAYS, frame_arrays
 from feie.features.store.reader import open_store
-from feie.pipeline import extract, merge
+from feie.pipeline import cluster, extract, merge
 from feie.pipeline.extract import ExtractOptions
 
 # Found through PYTHONPATH by every process of these tests: see tests/test_faults.py.
@@ -153,6 +153,20 @@ def test_a_worker_lost_in_mid_video_costs_a_retry(videos, untrained, tmp_path, c
     store = open_store(tmp_path / "s.zarr")
     assert list(store.rows["id"]) == names
     assert check_store(tmp_path / "s.zarr") == []
+
+
+def test_a_cluster_without_workers_ends_the_run(videos, untrained, tmp_path, monkeypatch):
+    real = cluster._start_cluster
+
+    def empty(workers):
+        made = real(workers)
+        made.scale(0)
+        return made
+
+    monkeypatch.setattr(cluster, "_start_cluster", empty)
+    monkeypatch.setattr(cluster, "_NO_WORKER_SECONDS", 3)
+    with pytest.raises(EngineError, match="none comes back: is the machine overloaded"):
+        run(videos, tmp_path / "s.zarr", untrained, workers=1)
 
 
 def test_shards_make_the_same_store(videos, untrained, tmp_path, expected):

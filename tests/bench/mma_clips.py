@@ -75,7 +75,9 @@ def main() -> None:
     else:
         print(f"{'clip':48}{'frames':>8}" + "".join(f"{name:>11}" for name in COLUMNS))
         for name, row in rows.items():
-            cells = "".join(f"{row.get(column, ''):>11}" for column in COLUMNS)
+            cells = "".join(
+                f"{row[column]:>11.3f}" if column in row else " " * 11 for column in COLUMNS
+            )
             print(f"{name:48}{row['frames']:>8}{cells}")
     if given.picture:
         draw(curves, given.picture)

@@ -45,9 +45,9 @@ def s3():
     host, port = server.get_host_and_port()
     url = f"http://{host}:{port}"
     files = fsspec.filesystem("s3", endpoint_url=url, key="k", secret="s")
-    files.mkdir("lab")
+    files.mkdir("written")
     names = {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
-    yield "s3://lab", names, files
+    yield "s3://written", names, files
     server.stop()
 
 
@@ -299,11 +299,11 @@ def test_listings_that_others_remember_are_not_believed(s3, settings, record, mo
     for name, value in names.items():
         monkeypatch.setenv(name, value)
     fsspec.filesystem("s3").clear_instance_cache()
-    url = "s3://lab/listed.zarr"
+    url = "s3://written/listed.zarr"
     with StoreWriter(url, settings) as writer:
         writer.append(record("a", 40_000))
-    fsspec.filesystem("s3").find("lab/listed.zarr", detail=True)
-    fsspec.filesystem("s3").du("lab/listed.zarr")
+    fsspec.filesystem("s3").find("written/listed.zarr", detail=True)
+    fsspec.filesystem("s3").du("written/listed.zarr")
     elsewhere = [sys.executable, "-c", _APPEND, os.path.dirname(__file__), url]
     subprocess.run(elsewhere, check=True, env=os.environ | names)
     with StoreWriter(url, settings) as writer:
@@ -356,14 +356,14 @@ def test_an_extraction_to_s3_that_is_killed_goes_on(s3, tmp_path, untrained, cli
         clip(tmp_path / "videos" / f"{i}.mp4", 60, seed=i)
     url = f"{root}/killed.zarr"
     running = extraction(url, names, tmp_path / "videos", untrained, "--commit-videos", "1")
-    while not files.exists("lab/killed.zarr/zarr.json") or not json.loads(
-        files.cat_file("lab/killed.zarr/zarr.json")
+    while not files.exists("written/killed.zarr/zarr.json") or not json.loads(
+        files.cat_file("written/killed.zarr/zarr.json")
     )["attributes"].get("committed"):
         assert running.poll() is None, running.communicate()
         time.sleep(0.05)
     running.send_signal(signal.SIGKILL)
     running.communicate()
-    assert files.exists("lab/killed.zarr.lock.json")
+    assert files.exists("written/killed.zarr.lock.json")
     again = extraction(url, names, tmp_path / "videos", untrained, "--json")
     out, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
@@ -377,7 +377,7 @@ def test_an_extraction_to_s3_that_is_killed_goes_on(s3, tmp_path, untrained, cli
     assert there.fingerprint == local.fingerprint
     for video in local.ids:
         np.testing.assert_array_equal(there[video].affect, local[video].affect)
-    assert not files.exists("lab/killed.zarr.lock.json")
+    assert not files.exists("written/killed.zarr.lock.json")
 
 
 def test_a_server_that_goes_away_is_one_line_and_loses_nothing(

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def one_line(error: BaseException) -> str:
+    """Say what went wrong in one line; its kind where it has no words."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class FeieError(Exception):
     """Base of every error that feie raises on purpose.
 

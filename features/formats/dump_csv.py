@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 from numpy.typing import NDArray
 
-from feie.features.errors import VideoError
+from feie.features.errors import VideoError, one_line
 from feie.features.formats.dump_rows import VideoBatch
 
 _NO_HEADER = pc_csv.WriteOptions(include_header=False, quoting_style="none")
@@ -127,9 +127,9 @@ def read_table(path: Path, types: Sequence[pa.DataType]) -> list[pa.Array]:
     except pa.ArrowInvalid as error:
         if "Empty CSV" in str(error):
             return [pa.array([], type=kind) for kind in types]
-        raise VideoError("broken", f"{path.name}: {error}") from None
+        raise VideoError("broken", f"{path.name}: {one_line(error)}") from None
     except OSError as error:
-        raise VideoError("broken", f"{path.name} cannot be read: {error}") from None
+        raise VideoError("broken", f"{path.name} cannot be read: {one_line(error)}") from None
     return [column.combine_chunks() for column in table.columns]
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from feie.features.errors import FeieError, UsageError, VideoError
+from feie.features.errors import FeieError, UsageError, VideoError, one_line
 from feie.features.formats.dump_names import is_below
 from feie.features.formats.dump_plan import DUMP_VERSION, choose_columns
 from feie.features.formats.dump_rows import GEOMETRY
@@ -111,7 +111,7 @@ def described(text: str, table: Mapping[str, Sequence[Any]]) -> Described:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, FeieError) as error:
         raise VideoError(
-            "broken", f"what the dump says of itself makes no sense: {error}"
+            "broken", f"what the dump says of itself makes no sense: {one_line(error)}"
         ) from None
 
 
@@ -285,7 +285,7 @@ class FolderFormat:
                 f"{root} has no {PROVENANCE}: it is no complete dump of feie"
             ) from None
         except (OSError, ValueError, KeyError, TypeError, VideoError) as error:
-            raise UsageError(f"{path} cannot be read: {error}") from None
+            raise UsageError(f"{path} cannot be read: {one_line(error)}") from None
         choose_columns(what.schema, options.groups)
         return FolderDump(root, what, names, self._decode, options)
 
@@ -330,5 +330,7 @@ class FolderDump:
             except VideoError:
                 raise
             except (ValueError, TypeError, KeyError) as error:  # pyarrow's are ValueErrors
-                raise VideoError("broken", f"{file.relative} cannot be read: {error}") from None
+                raise VideoError(
+                    "broken", f"{file.relative} cannot be read: {one_line(error)}"
+                ) from None
             yield video

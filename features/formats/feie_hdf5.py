@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from feie.features.errors import VideoError
+from feie.features.errors import VideoError, one_line
 from feie.features.formats.dump_format import OneFile
 from feie.features.formats.dump_plan import DumpPlan
 from feie.features.formats.dump_reader import Described, OneFileFormat, VideoRows, described
@@ -100,7 +100,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "r") as file:
             yield file
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise VideoError("broken", f"{path.name} cannot be read: {error}") from None
+        raise VideoError("broken", f"{path.name} cannot be read: {one_line(error)}") from None
 
 
 def read_description(file: h5py.File) -> Described:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feie.features.errors import VideoError
+from feie.features.errors import VideoError, one_line
 from feie.features.formats.dump_format import Folder
 from feie.features.formats.dump_plan import DumpPlan
 from feie.features.formats.dump_reader import Described, FolderFormat, VideoRows
@@ -48,7 +48,7 @@ def decode(path: Path, what: Described) -> VideoRows:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in what.array_names()}
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise VideoError("broken", f"{path.name} cannot be read: {error}") from None
+        raise VideoError("broken", f"{path.name} cannot be read: {one_line(error)}") from None
 
 
 DUMP = Folder(

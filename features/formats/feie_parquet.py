@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from feie.features.errors import VideoError
+from feie.features.errors import VideoError, one_line
 from feie.features.formats.dump_csv import float_arrays, float_rows
 from feie.features.formats.dump_format import OneFile
 from feie.features.formats.dump_plan import DumpPlan, refuse_columns
@@ -138,7 +138,7 @@ class _Reader:
             said = pq.read_schema(path).metadata or {}
             return described(said[b"feie"].decode(), json.loads(said[b"feie_videos"]))
         except (OSError, KeyError, ValueError, TypeError) as error:  # pyarrow's are ValueErrors
-            raise VideoError("broken", f"{path.name} cannot be read: {error}") from None
+            raise VideoError("broken", f"{path.name} cannot be read: {one_line(error)}") from None
 
     def videos(self, path: Path, what: Described, wanted: list[int]) -> Iterator[VideoRows]:
         geometry = GEOMETRY_NAMES if what.geometry else {}
@@ -156,7 +156,7 @@ class _Reader:
                     table = groups.read(what.offsets[number], what.offsets[number + 1])
                     yield _rows(table.combine_chunks(), what, geometry)
         except (OSError, KeyError, ValueError, TypeError) as error:
-            raise VideoError("broken", f"{path.name} cannot be read: {error}") from None
+            raise VideoError("broken", f"{path.name} cannot be read: {one_line(error)}") from None
 
 
 def _rows(table: pa.Table, what: Described, geometry: Mapping[str, tuple[str, ...]]) -> VideoRows:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from feie.features.errors import VideoError
+from feie.features.errors import VideoError, one_line
 from feie.features.formats.dump_format import OneFile
 from feie.features.formats.dump_plan import DumpPlan
 from feie.features.formats.dump_reader import Described, OneFileFormat, VideoRows, described
@@ -90,7 +90,7 @@ class _Reader:
                 said = file.metadata() or {}
                 return described(said["feie"], json.loads(said["videos"]))
         except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
-            raise VideoError("broken", f"{path.name} cannot be read: {error}") from None
+            raise VideoError("broken", f"{path.name} cannot be read: {one_line(error)}") from None
 
     def videos(self, path: Path, what: Described, wanted: list[int]) -> Iterator[VideoRows]:
         try:
@@ -100,7 +100,7 @@ class _Reader:
                     rows = what.offsets[number], what.offsets[number + 1]
                     yield {name: _slice(part, *rows) for name, part in parts.items()}
         except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
-            raise VideoError("broken", f"{path.name} cannot be read: {error}") from None
+            raise VideoError("broken", f"{path.name} cannot be read: {one_line(error)}") from None
 
 
 def _slice(part: Any, start: int, stop: int) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import zarr
 from zarr.storage import FsspecStore
 
-from feie.features.errors import StoreError, StoreNotFoundError, UsageError
+from feie.features.errors import StoreError, StoreNotFoundError, UsageError, one_line
 
 _EXTRAS = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
 
@@ -70,11 +70,6 @@ def open_root(location: str, options: Mapping[str, Any] | None = None) -> zarr.G
             f"{location} cannot be read: {one_line(error)}; check the address, the network and "
             f"your credentials"
         ) from error
-
-
-def one_line(error: BaseException) -> str:
-    """Say what went wrong in one line; its kind where it has no words."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def address(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str]:

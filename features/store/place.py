@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from zarr.core.buffer import Buffer
 from zarr.storage import FsspecStore
 
-from feie.features.errors import FeieError, StoreError
+from feie.features.errors import FeieError, StoreError, one_line
 from feie.features.store.durable import DurableStore, is_partial, sync_directory
 from feie.features.store.lease import Lease
-from feie.features.store.location import address, is_url, one_line
+from feie.features.store.location import address, is_url
 from feie.features.store.lock import WriterLock
 
 _CURES = {

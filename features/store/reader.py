@@ -25,13 +25,14 @@ from feie.features.errors import (
     StoreVersionError,
     UnknownNameError,
     UsageError,
+    one_line,
 )
 from feie.features.names import suggest
 from feie.features.schema import Schema
 from feie.features.store.chunks import ChunkCache
 from feie.features.store.index import read_index
 from feie.features.store.layout import FAILED, OK, SPEC_VERSION, SUPERSEDED
-from feie.features.store.location import is_url, one_line, open_root, refuse_absent
+from feie.features.store.location import is_url, open_root, refuse_absent
 from feie.features.store.rows import RaggedRows, read_ragged
 from feie.features.store.view import VideoView
 

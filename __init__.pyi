@@ -68,6 +68,7 @@ def extract(
     workers: int | None = None,
     gpus: Sequence[int] | None = None,
     scheduler: str | None = None,
+    dashboard: bool = False,
     shard: tuple[int, int] | None = None,
     progress: ProgressCallback = ...,
 ) -> ExtractResult:

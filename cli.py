@@ -310,8 +310,18 @@ def extract(
     ] = None,
     scheduler: Annotated[
         str | None,
-        typer.Option(help="Use a running dask cluster: `tcp://node7:8786` or a scheduler file."),
+        typer.Option(
+            help="Use a running dask cluster: `tls://node7:8786` or a scheduler file; with plain "
+            "`tcp://`, whoever reaches its ports can run code as you."
+        ),
     ] = None,
+    dashboard: Annotated[
+        bool,
+        typer.Option(
+            "--dashboard",
+            help="With --workers or --gpus: dask's dashboard on 127.0.0.1, without a password.",
+        ),
+    ] = False,
     shard: Annotated[
         str | None,
         typer.Option(help="Do part i of n, e.g. `2/8`, into a store to `feie merge` later."),

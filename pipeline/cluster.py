@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import math
 import time
@@ -10,13 +11,15 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import dask
 from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, wait
+from distributed.security import Security
 
-from feie.features.errors import EngineError, FeieError, UsageError, VideoError
+from feie.features.errors import EngineError, FeieError, UsageError, VideoError, one_line
 from feie.features.sources import Source
 from feie.pipeline import remote
 from feie.pipeline.extract_options import ExtractOptions, absolute_extractor, cores
@@ -29,6 +32,10 @@ _PARCEL_BYTES = 512 << 20  # of video files: what one lost worker costs
 _AHEAD = 3  # parcels a task slot that are out or wait for an earlier one
 _CONNECT_SECONDS = 30
 _NO_WORKER_SECONDS = 120  # after which workers of this machine do not come back
+_UNPROTECTED = (
+    "the connection to this scheduler is plain tcp://: whoever reaches its ports can read what is "
+    "sent and run code as you on its workers; tls:// prevents that (docs/extract-at-scale.md)"
+)
 
 
 @dataclass
@@ -73,11 +80,16 @@ class ClusterEngine:
         if options.scheduler:
             self._options = options.model_copy(update=_absolute(options))
             self._client = _connect(options.scheduler)
+            if self._client.scheduler.address.startswith("tcp://"):
+                progress(Progress("workers", 0, None, {}, _UNPROTECTED))
         else:
             workers = options.workers or len(self._gpus)
             threads = options.threads or max(1, cores() // workers)
             self._options = options.model_copy(update={"threads": threads})
-            self._cluster = _start_cluster(workers)
+            self._cluster = _start_cluster(workers, options.dashboard)
+            if options.dashboard:
+                told = f"dashboard, for every user of this machine: {self._cluster.dashboard_link}"
+                progress(Progress("workers", 0, None, {}, told))
             self._client = Client(self._cluster, set_as_default=False)
         try:
             self.made: Made = self._ask(progress)
@@ -260,27 +272,55 @@ def _result(future: Future) -> remote.Parcel | None:
         raise EngineError(f"a worker of the cluster cannot extract ({text})") from error
 
 
-def _start_cluster(workers: int) -> LocalCluster:
-    # A video that kills two workers has had its chances; memory is the user's to share out.
-    with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
+def _start_cluster(workers: int, dashboard: bool = False) -> LocalCluster:
+    """Start worker processes that nobody but this run can talk to.
+
+    Scheduler, workers and their nannies speak TLS with a certificate that is made here, lives in
+    memory only and that both sides must show: without it, every user of the machine could run
+    code in them. Their HTTP servers answer nothing, but for the dashboard where it is asked for.
+    """
+    if dashboard and find_spec("bokeh") is None:
+        raise UsageError("--dashboard needs bokeh: pip install bokeh")
+    settings: dict[str, Any] = {
+        # A video that kills two workers has had its chances.
+        "distributed.scheduler.allowed-failures": 1,
+        "distributed.worker.http.routes": [],
+    }
+    if not dashboard:
+        settings["distributed.scheduler.http.routes"] = []
+    with dask.config.set(settings):
         return LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            memory_limit=0,
-            dashboard_address=":0",
+            memory_limit=0,  # it is the user's to share out
+            security=Security.temporary(),
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": dashboard},
             silence_logs=logging.CRITICAL,
             preload=[remote.__name__],
         )
 
 
-def _connect(address: str) -> Client:
-    """Connect to ``tcp://…``, or to what a scheduler wrote to its ``--scheduler-file``."""
-    where = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
+def _connect(scheduler: str) -> Client:
+    """Connect to ``tcp://…``, ``tls://…``, or what a scheduler wrote to its ``--scheduler-file``.
+
+    Certificates and keys for ``tls://`` are those of dask's own settings.
+    """
+    security = Security()
     try:
-        return Client(**where, timeout=_CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise UsageError(f"no dask scheduler answers at {address} ({error})") from error
+        file = Path(scheduler)
+        address = json.loads(file.read_text())["address"] if file.is_file() else scheduler
+        if not address.startswith("tls://") or security.tls_ca_file is not None:
+            return Client(
+                address, security=security, timeout=_CONNECT_SECONDS, set_as_default=False
+            )
+    except (OSError, ValueError, KeyError, TypeError, TimeoutError) as error:
+        raise UsageError(f"no dask scheduler answers at {scheduler} ({one_line(error)})") from error
+    raise UsageError(
+        f"the scheduler at {address} wants TLS: set dask's distributed.comm.tls.ca-file, "
+        "client.cert and client.key (docs/extract-at-scale.md)"
+    )
 
 
 def _absolute(options: ExtractOptions) -> dict[str, Any]:

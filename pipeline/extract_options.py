@@ -79,6 +79,7 @@ class ExtractOptions(BaseModel):
     workers: int | None = Field(default=None, gt=0)
     gpus: Annotated[tuple[int, ...] | None, BeforeValidator(_numbers)] = None
     scheduler: str | None = None
+    dashboard: bool = False
     shard: Annotated[tuple[int, int] | None, BeforeValidator(_share)] = None
 
     @model_validator(mode="after")
@@ -87,6 +88,8 @@ class ExtractOptions(BaseModel):
             raise ValueError(
                 "--scheduler uses the workers of that cluster: leave out --workers and --gpus"
             )
+        if self.dashboard and not (self.workers or self.gpus):
+            raise ValueError("--dashboard shows the workers of --workers or --gpus: name one")
         if self.gpus and self.workers not in (None, len(self.gpus)):
             raise ValueError("--gpus starts one worker a GPU: leave out --workers")
         if self.gpus and self.device != "auto":

@@ -158,8 +158,8 @@ def test_a_worker_lost_in_mid_video_costs_a_retry(videos, untrained, tmp_path, c
 def test_a_cluster_without_workers_ends_the_run(videos, untrained, tmp_path, monkeypatch):
     real = cluster._start_cluster
 
-    def empty(workers):
-        made = real(workers)
+    def empty(*arguments):
+        made = real(*arguments)
         made.scale(0)
         return made
 

@@ -21,7 +21,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Sources are installed anew whenever one changes, so that what runs is what stands here.
-SOURCES := pyproject.toml $(shell find __init__.py cli.py pipeline features heads -type f -not -name '*.pyc' 2>/dev/null)
+SOURCES := pyproject.toml setup.py $(shell find __init__.py cli.py pipeline features heads -type f -not -name '*.pyc' 2>/dev/null)
 
 $(VENV)/.feie-installed: $(BIN)/python $(SOURCES)
 	@echo "== installing feie and what it needs into $(VENV) (a minute or two)"

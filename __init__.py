@@ -16,12 +16,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "FeieError": "feie.features.errors",
     "Store": "feie.features.store.reader",
-    "VideoBatch": "feie.heads.loader",
-    "VideoDataset": "feie.heads.dataset",
-    "VideoItem": "feie.heads.dataset",
+    "VideoBatch": "feie.heads.data.loader",
+    "VideoDataset": "feie.heads.data.dataset",
+    "VideoItem": "feie.heads.data.dataset",
     "VideoView": "feie.features.store.reader",
-    "load_labels": "feie.heads.labels",
-    "loader": "feie.heads.loader",
+    "load_labels": "feie.heads.data.labels",
+    "loader": "feie.heads.data.loader",
     "open_store": "feie.features.store.reader",
 }
 

@@ -1,4 +1,4 @@
-"""What type checkers see of feie; made by tests/make_stub.py, not by hand."""
+"""What type checkers see of feie; made by tests/tools/make_stub.py, not by hand."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,35 +8,35 @@ from feie.features.errors import FeieError as FeieError
 from feie.features.store.reader import Store as Store
 from feie.features.store.reader import VideoView as VideoView
 from feie.features.store.reader import open_store as open_store
-from feie.heads.dataset import VideoDataset as VideoDataset
-from feie.heads.dataset import VideoItem as VideoItem
-from feie.heads.labels import load_labels as load_labels
-from feie.heads.loader import VideoBatch as VideoBatch
-from feie.heads.loader import loader as loader
-from feie.pipeline.ablate import AblateResult
-from feie.pipeline.compound import CompoundResult
-from feie.pipeline.demo import DemoResult
-from feie.pipeline.doctor import DoctorResult
-from feie.pipeline.dump import DumpResult
-from feie.pipeline.evaluate import EvaluateResult
-from feie.pipeline.evaluate_frame_va import FrameEvaluateResult
-from feie.pipeline.evaluate_mma import EvaluateMmaResult
-from feie.pipeline.extract import ExtractResult
-from feie.pipeline.head_options import TrainHeadOptions
-from feie.pipeline.head_run import TrainHeadResult
-from feie.pipeline.import_features import ImportFeaturesResult
-from feie.pipeline.info import InfoResult
-from feie.pipeline.inspect import InspectResult
-from feie.pipeline.merge import MergeResult
-from feie.pipeline.models import ModelsResult
-from feie.pipeline.predict import PredictResult
+from feie.heads.data.dataset import VideoDataset as VideoDataset
+from feie.heads.data.dataset import VideoItem as VideoItem
+from feie.heads.data.labels import load_labels as load_labels
+from feie.heads.data.loader import VideoBatch as VideoBatch
+from feie.heads.data.loader import loader as loader
+from feie.pipeline.dump.job import DumpResult
+from feie.pipeline.evaluate.frame_va import FrameEvaluateResult
+from feie.pipeline.evaluate.job import EvaluateResult
+from feie.pipeline.extract.job import ExtractResult
+from feie.pipeline.extractor.evaluate_mma import EvaluateMmaResult
+from feie.pipeline.extractor.render_faces import RenderFacesResult
+from feie.pipeline.extractor.train_mma import TrainMmaResult
+from feie.pipeline.grid.ablate import AblateResult
+from feie.pipeline.grid.sweep import SweepResult
+from feie.pipeline.imports.job import ImportFeaturesResult
+from feie.pipeline.inspect.job import InspectResult
+from feie.pipeline.machine.demo import DemoResult
+from feie.pipeline.machine.doctor import DoctorResult
+from feie.pipeline.machine.models import ModelsResult
+from feie.pipeline.predict.compound import CompoundResult
+from feie.pipeline.predict.job import PredictResult
 from feie.pipeline.progress import ProgressCallback
-from feie.pipeline.render_faces import RenderFacesResult
-from feie.pipeline.sweep import SweepResult
-from feie.pipeline.train_frame_va import TrainFrameVaResult
-from feie.pipeline.train_fusion import TrainFusionResult
-from feie.pipeline.train_mma import TrainMmaResult
-from feie.pipeline.verify import VerifyResult
+from feie.pipeline.stores.info import InfoResult
+from feie.pipeline.stores.merge import MergeResult
+from feie.pipeline.stores.verify import VerifyResult
+from feie.pipeline.train.frame_va import TrainFrameVaResult
+from feie.pipeline.train.fusion import TrainFusionResult
+from feie.pipeline.train.options import TrainHeadOptions
+from feie.pipeline.train.run import TrainHeadResult
 
 __version__: str
 

@@ -136,9 +136,10 @@ def _perform(
     from pydantic import ValidationError
 
     from feie.features.errors import FeieError
+    from feie.pipeline.jobs import JOBS
 
     try:
-        module = import_module(f"feie.pipeline.{job}")
+        module = import_module(JOBS[job])
         model = getattr(module, "".join(part.title() for part in job.split("_")) + "Options")
         options = model(**{name: value for name, value in values.items() if value is not None})
         with Reporter() as reporter:
@@ -700,8 +701,8 @@ def train_head(
 
 def _train_frame_va(values: dict[str, Any], as_json: bool) -> None:
     """Pass on what a frame-level head knows, and whatever else was asked for, to be refused."""
-    from feie.pipeline.head_options import TrainHeadOptions
-    from feie.pipeline.train_frame_va import TrainFrameVaOptions
+    from feie.pipeline.train.frame_va import TrainFrameVaOptions
+    from feie.pipeline.train.options import TrainHeadOptions
 
     known, others = TrainFrameVaOptions.model_fields, TrainHeadOptions.model_fields
     stores, subsets = values.pop("stores"), values.pop("subsets")
@@ -760,7 +761,7 @@ def _show_train_head(result: Any) -> None:
 
 
 def _show_train_fusion(result: Any) -> None:
-    from feie.heads.fusion import weight_range
+    from feie.heads.runs.fusion import weight_range
 
     columns = {"head": "left", "subset": "left", "weight": "right", "mean Pearson (val)": "right"}
     table = _table(f"{escape(result.run)}: {result.n_val} validation videos", columns)
@@ -892,7 +893,7 @@ def _show_frame_scores(result: Any) -> None:
 
 
 def _show_heads(heads: Any, fused: float | None) -> None:
-    from feie.heads.fusion import weight_range
+    from feie.heads.runs.fusion import weight_range
 
     columns = {"head": "left", "weight": "right", "mean Pearson": "right"}
     table = _table("each store alone, and fused", columns)
@@ -1596,7 +1597,7 @@ def models(
     Example: `feie models fetch yunet`
     """
     if action != "list" and name and not yes and not as_json and sys.stdin.isatty():
-        from feie.pipeline.model_catalogue import find_model
+        from feie.features.catalogue import find_model
 
         if (model := find_model(name)) is not None and not model.commercial:
             yes = typer.confirm(f"{name}: {model.licence}. Is your use allowed by that?")

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from feie.features.align import ALIGNED_SIZE, align_face
+from feie.features.faces.align import ALIGNED_SIZE, align_face
 from feie.features.schema import ACTION_UNITS
 from feie.features.synthetic.aus import expression_weights
 from feie.features.synthetic.backdrop import make_backdrop

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feie.heads.baselines import LengthBaseline
-from feie.heads.inputs import InputConfig, Standardiser
-from feie.heads.ragged import Ragged
-from feie.heads.training import Model, predict
+from feie.heads.data.inputs import InputConfig, Standardiser
+from feie.heads.data.ragged import Ragged
+from feie.heads.measures.baselines import LengthBaseline
+from feie.heads.training.trainer import Model, predict
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Head:
         Parameters
         ----------
         frames : Ragged
-            As `feie.heads.inputs.prepare` gives them for `inputs`.
+            As `feie.heads.data.inputs.prepare` gives them for `inputs`.
 
         Returns
         -------

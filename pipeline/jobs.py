@@ -10,38 +10,38 @@ from importlib import import_module
 from typing import Any
 
 from feie.features.errors import UsageError
-from feie.features.names import suggest
+from feie.features.text import suggest
 from feie.pipeline.progress import ProgressCallback, silent
 
-JOBS = (
-    "extract",
-    "verify",
-    "merge",
-    "info",
-    "inspect",
-    "dump",
-    "import_features",
-    "train_head",
-    "train_fusion",
-    "train_frame_va",
-    "sweep",
-    "ablate",
-    "evaluate",
-    "predict",
-    "compound",
-    "train_mma",
-    "evaluate_mma",
-    "render_faces",
-    "models",
-    "doctor",
-    "demo",
-)
-"""Modules of `feie.pipeline` that have a function ``run`` and the one model of options it takes."""
+JOBS = {
+    "extract": "feie.pipeline.extract.job",
+    "verify": "feie.pipeline.stores.verify",
+    "merge": "feie.pipeline.stores.merge",
+    "info": "feie.pipeline.stores.info",
+    "inspect": "feie.pipeline.inspect.job",
+    "dump": "feie.pipeline.dump.job",
+    "import_features": "feie.pipeline.imports.job",
+    "train_head": "feie.pipeline.train.job",
+    "train_fusion": "feie.pipeline.train.fusion",
+    "train_frame_va": "feie.pipeline.train.frame_va",
+    "sweep": "feie.pipeline.grid.sweep",
+    "ablate": "feie.pipeline.grid.ablate",
+    "evaluate": "feie.pipeline.evaluate.job",
+    "predict": "feie.pipeline.predict.job",
+    "compound": "feie.pipeline.predict.compound",
+    "train_mma": "feie.pipeline.extractor.train_mma",
+    "evaluate_mma": "feie.pipeline.extractor.evaluate_mma",
+    "render_faces": "feie.pipeline.extractor.render_faces",
+    "models": "feie.pipeline.machine.models",
+    "doctor": "feie.pipeline.machine.doctor",
+    "demo": "feie.pipeline.machine.demo",
+}
+"""Modules by job, each with a function ``run`` and the one model of options that it takes."""
 
 
 def options_model(name: str) -> Any:
     """Give the pydantic model of a job's options."""
-    module = import_module(f"feie.pipeline.{name}")
+    module = import_module(JOBS[name])
     return getattr(module, "".join(part.title() for part in name.split("_")) + "Options")
 
 
@@ -57,7 +57,7 @@ def job(name: str) -> Callable[..., Any]:
     name : str
         One of `JOBS`.
     """
-    module, model = import_module(f"feie.pipeline.{name}"), options_model(name)
+    module, model = import_module(JOBS[name]), options_model(name)
 
     def function(*, progress: ProgressCallback = silent, **options: Any) -> Any:
         return module.run(_checked(name, model, options), progress)

@@ -23,11 +23,11 @@ from feie.features.store.chunks import ChunkCache
 from feie.features.store.writer import StoreWriter
 
 DOCUMENTED = [
-    "feie.features.names",
+    "feie.features.text",
     "feie.features.store.reader",
     "feie.features.store.view",
-    "feie.heads.dataset",
-    "feie.heads.loader",
+    "feie.heads.data.dataset",
+    "feie.heads.data.loader",
 ]
 
 

@@ -114,7 +114,7 @@ def test_readme_says_what_matters(example: Path):
 
 @pytest.mark.shared
 def test_detectors_find_the_faces(example: Path, shared: Path):
-    from feie.features.detect import load_detector
+    from feie.features.faces.detectors import load_detector
 
     detector = load_detector(f"scrfd:{shared / 'models' / 'det_500m.onnx'}")
     found = []

@@ -43,14 +43,14 @@ def test_every_module_is_in_it(names, project):
 
 def test_the_data_that_runs_need_is_in_it(names, project):
     wanted = {"feie/__init__.pyi", "feie/py.typed", "feie/features/SPEC.md"}
-    weights = project / "features" / "weights"
+    weights = project / "features" / "extractors" / "weights"
     kept = [p for p in weights.iterdir() if p.suffix in {".safetensors", ".md", ".yaml", ".json"}]
-    wanted |= {f"feie/features/weights/{p.name}" for p in kept}
+    wanted |= {f"feie/features/extractors/weights/{p.name}" for p in kept}
     configs = (project / "features" / "mma" / "configs").glob("*.yaml")
     wanted |= {f"feie/features/mma/configs/{p.name}" for p in configs}
-    described = (project / "features" / "onnx_models" / "descriptions").glob("*.json")
-    wanted |= {f"feie/features/onnx_models/descriptions/{p.name}" for p in described}
-    wanted |= {"feie/pipeline/inspect_page.html", "feie/pipeline/inspect_page.js"}
+    described = (project / "features" / "extractors" / "onnx" / "descriptions").glob("*.json")
+    wanted |= {f"feie/features/extractors/onnx/descriptions/{p.name}" for p in described}
+    wanted |= {"feie/pipeline/inspect/page.html", "feie/pipeline/inspect/page.js"}
     assert any(name.endswith(".safetensors") for name in wanted)
     data = {n for n in names if n.startswith("feie/") and not n.endswith(".py")}
     assert data == wanted

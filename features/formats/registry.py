@@ -6,24 +6,24 @@ from importlib import import_module
 from pathlib import Path
 
 from feie.features.errors import UsageError
-from feie.features.formats.files import look_at
-from feie.features.formats.imported import Format
+from feie.features.formats.reading.files import look_at
+from feie.features.formats.reading.imported import Format
 
 # In the order in which they are asked whether they know a file: the most particular first.
 _MODULES = (
-    "feie_hdf5",
-    "feie_hdf5_groups",
-    "feie_muse",
-    "feie_openface",
-    "feie_parquet",
-    "feie_npz",
-    "feie_safetensors",
-    "openface",
-    "pyfeat",
-    "libreface",
-    "muse",
-    "arrays",
-    "plain",
+    "own.hdf5",
+    "own.hdf5_groups",
+    "own.muse",
+    "own.openface",
+    "own.parquet",
+    "own.npz",
+    "own.safetensors",
+    "others.openface",
+    "others.pyfeat",
+    "others.libreface",
+    "others.muse",
+    "others.arrays",
+    "others.plain",
 )
 
 

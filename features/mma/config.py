@@ -17,7 +17,7 @@ from pydantic import (
 from feie.features.devices import Precision
 from feie.features.errors import UsageError
 from feie.features.mma.augment import AugmentConfig
-from feie.features.mma.data_config import DataConfig, SourceConfig, Strict
+from feie.features.mma.data.config import DataConfig, SourceConfig, Strict
 from feie.features.mma.network import NETWORKS, NetworkConfig
 
 

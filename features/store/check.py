@@ -13,6 +13,7 @@ import zarr
 
 from feie.features.errors import FeieError
 from feie.features.schema import AFFECT
+from feie.features.store.backends.location import open_root
 from feie.features.store.layout import (
     FAILED,
     SPEC_VERSION,
@@ -22,7 +23,6 @@ from feie.features.store.layout import (
     frame_arrays,
     rows_within,
 )
-from feie.features.store.location import open_root
 from feie.features.store.reader import Store, open_store, read_attributes
 
 _ROOT_ATTRIBUTES = ("spec_version", "columns", "groups", "provenance", "committed")

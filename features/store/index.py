@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feie.features.errors import StoreError
+from feie.features.store.backends.location import is_url
 from feie.features.store.layout import STATUSES, VIDEO_ARRAYS, ArraySpec
-from feie.features.store.location import is_url
 
 
 def read_index(

@@ -27,14 +27,14 @@ from feie.features.errors import (
     UsageError,
     one_line,
 )
-from feie.features.names import suggest
 from feie.features.schema import Schema
+from feie.features.store.backends.location import is_url, open_root, refuse_absent
 from feie.features.store.chunks import ChunkCache
 from feie.features.store.index import read_index
 from feie.features.store.layout import FAILED, OK, SPEC_VERSION, SUPERSEDED
-from feie.features.store.location import is_url, open_root, refuse_absent
 from feie.features.store.rows import RaggedRows, read_ragged
 from feie.features.store.view import VideoView
+from feie.features.text import suggest
 
 if TYPE_CHECKING:
     import xarray
@@ -300,7 +300,8 @@ did you mean 'face-001' or 'face-006' or 'face-005'?
         Returns
         -------
         xarray.Dataset
-            Dimensions ``frame``, ``column`` and ``video``, see `feie.features.store.cf.dataset`.
+            Dimensions ``frame``, ``column`` and ``video``, see
+            `feie.features.store.xarray.dataset`.
 
         Raises
         ------
@@ -316,7 +317,7 @@ did you mean 'face-001' or 'face-006' or 'face-005'?
         39
         """
         try:
-            from feie.features.store.cf import dataset
+            from feie.features.store.xarray import dataset
         except ImportError:
             raise UsageError("to_xarray needs xarray: pip install 'feie[xarray]'") from None
         return dataset(self)

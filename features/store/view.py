@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feie.features.errors import StoreError, UnknownNameError
-from feie.features.names import suggest
+from feie.features.text import suggest
 
 if TYPE_CHECKING:
     from feie.features.store.reader import Store

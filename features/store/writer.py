@@ -17,6 +17,7 @@ import numpy as np
 import zarr
 
 from feie.features.errors import FeieError, StoreError, StoreMismatchError
+from feie.features.store.backends.bucket import disk_errors, place_of
 from feie.features.store.layout import (
     FAILED,
     OK,
@@ -26,7 +27,6 @@ from feie.features.store.layout import (
     create_store,
     frame_arrays,
 )
-from feie.features.store.place import disk_errors, place_of
 from feie.features.store.reader import Store, open_store
 from feie.features.store.records import StoreSettings, VideoRecord
 

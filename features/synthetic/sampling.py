@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from feie.features.align import ALIGNED_SIZE, align_face, similarity
+from feie.features.faces.align import ALIGNED_SIZE, align_face, similarity
 from feie.features.schema import ACTION_UNITS
 from feie.features.synthetic.arrays import Floats, Image, f32
 from feie.features.synthetic.aus import LARGEST_WEIGHT, SIDES, expression_weights

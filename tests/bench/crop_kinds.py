@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from feie.features.crop import Crop
-from feie.features.detect import load_detector
-from feie.features.extractors import load_extractor
-from feie.features.facestream import FaceOptions, FaceStream
-from feie.features.sources import discover
+from feie.features.extractors.load import load_extractor
+from feie.features.faces.crop import Crop
+from feie.features.faces.detectors import load_detector
+from feie.features.faces.stream import FaceOptions, FaceStream
+from feie.features.video.sources import discover
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("clips", type=Path)

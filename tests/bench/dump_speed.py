@@ -49,7 +49,7 @@ def plain_copy(store: Path, out: Path) -> None:
 
 def dumped(store: Path, out: Path, form: str, ids: Path | None = None) -> None:
     """Run the job."""
-    from feie.pipeline.dump import DumpOptions, run
+    from feie.pipeline.dump.job import DumpOptions, run
 
     run(DumpOptions(store=str(store), format=form, out=out, ids=ids))
 

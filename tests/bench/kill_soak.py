@@ -3,7 +3,7 @@
     python tests/bench/kill_soak.py --count 200
 
 Twelve short clips and a small untrained network: what is killed is the bookkeeping. Not collected
-by pytest, which does the same fewer times, on real clips (tests/test_kill.py).
+by pytest, which does the same fewer times, on real clips (tests/pipeline/extract/test_kill.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from test_kill import kill_and_resume
 
 from feie.features.mma.network import MMANetwork, NetworkConfig
 from feie.features.mma.weights import save_weights
-from feie.pipeline.extract_options import ExtractOptions
+from feie.pipeline.engine.options import ExtractOptions
 
 
 def main() -> None:

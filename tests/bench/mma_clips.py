@@ -23,12 +23,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import spearmanr
 
-from feie.features.detect import load_detector
-from feie.features.extractors import load_extractor
-from feie.features.facestream import FaceOptions, FaceStream
+from feie.features.extractors.load import load_extractor
+from feie.features.faces.detectors import load_detector
+from feie.features.faces.stream import FaceOptions, FaceStream
 from feie.features.mma.teacher import Teacher, guessed_units
 from feie.features.schema import ACTION_UNITS
-from feie.features.sources import discover
+from feie.features.video.sources import discover
 
 COLUMNS = ("happiness", "valence", "AU06", "AU12", "AU25")
 SMILE = [44, 45]

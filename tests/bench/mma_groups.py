@@ -16,10 +16,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from feie.features.extractors import load_extractor
-from feie.features.mma.crops import pack_faces
-from feie.features.mma.packs import read_pack
-from feie.features.mma.scores import score_pack
+from feie.features.extractors.load import load_extractor
+from feie.features.mma.data.crops import pack_faces
+from feie.features.mma.data.packs import read_pack
+from feie.features.mma.scoring.scores import score_pack
 
 STORED = ("tone", "yaw", "pitch")
 

@@ -25,7 +25,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
 from feie.features.devices import Precision, autocast, pick_device
-from feie.features.extractors import Extractor, load_extractor
+from feie.features.extractors.load import Extractor, load_extractor
 
 BASELINE = "ResNet-18 fp32"
 

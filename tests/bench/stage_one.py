@@ -64,9 +64,9 @@ def speed(videos: Path, detector_spec: str, rounds: int, seconds: float, threads
     import cv2
     import torch
 
-    from feie.features.detect import load_detector
-    from feie.features.extractors import load_extractor
-    from feie.features.sources import discover
+    from feie.features.extractors.load import load_extractor
+    from feie.features.faces.detectors import load_detector
+    from feie.features.video.sources import discover
 
     clips = cut_clips(videos, seconds)
     sources = discover(clips).sources
@@ -118,7 +118,7 @@ def cut_clips(videos: Path, seconds: float) -> Path:
     """Copy the videos, in full (`seconds` 0) or so many seconds of each, to a folder."""
     import av
 
-    from feie.features.sources import discover
+    from feie.features.video.sources import discover
 
     folder = Path(tempfile.mkdtemp(prefix="feie-bench-"))
     for source in discover(videos).sources:
@@ -150,7 +150,7 @@ class Stages:
     """Each stage by itself, on what the stages before it give; one video at a time a thread."""
 
     def __init__(self, sources, detector, extractor, threads: int) -> None:
-        from feie.features.facestream import FaceOptions, FaceStream
+        from feie.features.faces.stream import FaceOptions, FaceStream
 
         self.sources, self.detector, self.extractor = sources, detector, extractor
         self.threads = threads
@@ -168,7 +168,7 @@ class Stages:
             return sum(pool.map(work, self.sources))
 
     def _frames(self, source) -> Iterator[list]:
-        from feie.features.decode import open_reader
+        from feie.features.video.file import open_reader
 
         with open_reader(source) as reader:
             frames = iter(reader)
@@ -179,7 +179,7 @@ class Stages:
         return self._spread(lambda source: sum(len(part) for part in self._frames(source)))
 
     def detect(self) -> int:
-        from feie.features.search import Search
+        from feie.features.faces.search import Search
 
         def work(held) -> int:
             frames = held[1]
@@ -189,7 +189,7 @@ class Stages:
         return self._on_frames(work)
 
     def align(self) -> int:
-        from feie.features.align import align_face
+        from feie.features.faces.align import align_face
 
         def work(held) -> int:
             source, frames = held
@@ -262,7 +262,7 @@ import sys, json, cv2, torch, numpy as np
 from pathlib import Path
 from insightface.app import FaceAnalysis
 from insightface.utils.face_align import norm_crop
-from feie.features.extractors import load_extractor
+from feie.features.extractors.load import load_extractor
 
 app = FaceAnalysis(name=sys.argv[2], allowed_modules=["detection"])
 app.prepare(ctx_id=-1, det_size=(640, 640))
@@ -304,11 +304,11 @@ def by_hand(clips: Path, detector: str) -> tuple[int, float]:
 
 def strides(videos: Path, detector_spec: str, limit: int) -> dict:
     """Mean absolute difference of the 26 numbers to the search of every whole frame."""
-    from feie.features.detect import DetectOptions, load_detector
-    from feie.features.extractors import load_extractor
-    from feie.features.facestream import FaceOptions, FaceStream
+    from feie.features.extractors.load import load_extractor
+    from feie.features.faces.detectors import DetectOptions, load_detector
+    from feie.features.faces.stream import FaceOptions, FaceStream
     from feie.features.schema import AFFECT
-    from feie.features.sources import discover
+    from feie.features.video.sources import discover
 
     extractor = load_extractor("mma-lite", "cpu")
     plain = DetectOptions(follow=0)
@@ -407,7 +407,7 @@ def write_clip(path: Path, frames: int) -> Path:
 
 PEAK = """
 import resource, sys
-from feie.pipeline.extract import ExtractOptions, run
+from feie.pipeline.extract.job import ExtractOptions, run
 run(ExtractOptions(videos=sys.argv[1], store=sys.argv[2], device="cpu"))
 usage = resource.getrusage
 print(max(usage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
@@ -435,7 +435,7 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    from feie.pipeline.extract_options import cores
+    from feie.pipeline.engine.options import cores
 
     if given.memory:
         result = memory()

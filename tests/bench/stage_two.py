@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from stage_two_data import SyntheticSet, cached_set
 from torch import Tensor, nn
 
-from feie.heads import recurrence
-from feie.heads.inputs import Standardiser
-from feie.heads.losses import pearson_loss
-from feie.heads.mrnn import MRNN, MRNNConfig
-from feie.heads.packing import Packing
-from feie.heads.ragged import Ragged
-from feie.heads.stacked import Stack
-from feie.heads.training import Examples, Trainer, TrainingConfig
+from feie.heads.data.inputs import Standardiser
+from feie.heads.data.packing import Packing
+from feie.heads.data.ragged import Ragged
+from feie.heads.measures.losses import pearson_loss
+from feie.heads.models import recurrence
+from feie.heads.models.mrnn import MRNN, MRNNConfig
+from feie.heads.training.stacked import Stack
+from feie.heads.training.trainer import Examples, Trainer, TrainingConfig
 
 T = 480
 BASELINE = "torch GRU, buckets of 256"

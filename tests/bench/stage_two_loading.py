@@ -37,11 +37,11 @@ def plain(store: Path, in_blocks: bool) -> int:
 
 def first_batch(store: Path, labels: Path) -> int:
     """Read what `feie train-head` trains on, and take one step; gives the features' bytes."""
-    from feie.pipeline.train_head import TrainHeadOptions, read_material
+    from feie.pipeline.train.job import TrainHeadOptions, read_material
 
     options = TrainHeadOptions(store=str(store), labels=labels)
     material = read_material(options)
-    from feie.heads.packing import Packing
+    from feie.heads.data.packing import Packing
 
     frames = material.train.frames
     packing = Packing.of(frames.lengths[:64])
@@ -61,7 +61,7 @@ def measure(what: str, store: Path, labels: Path) -> dict[str, float]:
     import torch  # noqa: F401
     import zarr  # noqa: F401
 
-    import feie.pipeline.train_head  # noqa: F401
+    import feie.pipeline.train.job  # noqa: F401
 
     before = peak()
     clock, cpu = time.perf_counter(), time.process_time()

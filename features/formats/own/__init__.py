@@ -1,0 +1,1 @@
+"""Formats of `feie dump`, one module each, read back value for value."""

@@ -1,0 +1,1 @@
+"""From tables and arrays of others to videos: what every format shares."""

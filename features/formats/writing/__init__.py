@@ -1,0 +1,1 @@
+"""Writing dumps: what is dumped, in which names, batch by batch."""

@@ -1,0 +1,1 @@
+"""Labelled faces for training: packs, data sets of others, and what their labels mean."""

@@ -1,0 +1,1 @@
+"""Training of the MMA: batches, targets, losses, the trainer and its checkpoint."""

@@ -1,0 +1,1 @@
+"""Sources and their frames: found in a folder, decoded one by one, each with its time."""

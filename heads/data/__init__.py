@@ -1,0 +1,1 @@
+"""Labels, ragged sequences and batches: what a head reads."""

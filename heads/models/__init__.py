@@ -1,0 +1,1 @@
+"""The heads: masked recurrent (MRNN), STAT, frame by frame, plugins, compound expressions."""

@@ -1,0 +1,1 @@
+"""Runs on disk: checkpoints, the stores that they read, late fusion."""

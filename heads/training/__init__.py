@@ -1,0 +1,1 @@
+"""The shared trainer, its exact routing, and runs stacked into one model."""

@@ -1,0 +1,1 @@
+"""`feie dump`: the numbers of a store in the formats of others."""

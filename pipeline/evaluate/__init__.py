@@ -1,0 +1,1 @@
+"""`feie evaluate`: scores, checks of what makes them doubtful, the report."""

@@ -1,0 +1,1 @@
+"""`feie extract`: every video of a folder becomes rows of a store."""

@@ -1,0 +1,263 @@
+"""`feie extract`: every video of a folder becomes rows of a store, once."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, computed_field
+
+from feie.features.errors import StoreNotFoundError, UsageError, VideoError
+from feie.features.faces.stream import FaceOptions
+from feie.features.store.backends.bucket import place_of
+from feie.features.store.backends.location import is_url
+from feie.features.store.layout import FAILED
+from feie.features.store.reader import open_store
+from feie.features.store.records import StoreSettings, VideoRecord
+from feie.features.store.writer import StoreWriter
+from feie.features.video.sources import Discovery, Source, discover, fingerprint
+from feie.pipeline.engine.choose import running_engine
+from feie.pipeline.engine.options import ExtractOptions
+from feie.pipeline.engine.protocol import Made
+from feie.pipeline.extract.reproduce import arguments_of
+from feie.pipeline.known import Held, refuse_track_names
+from feie.pipeline.progress import Progress, ProgressCallback, silent
+
+__all__ = ["ExtractOptions", "ExtractResult", "run"]
+
+
+class ExtractResult(BaseModel):
+    """What `feie extract` did.
+
+    Attributes
+    ----------
+    videos : int
+        Videos found below the folder.
+    extracted, skipped : int
+        Done in this run; done before and unchanged.
+    failed : int
+        Videos of this folder that failed, now or before.
+    failures : dict of str to str
+        Which they are, and why.
+    replaced : int
+        Videos of those extracted that the store held from other bytes.
+    frames : int
+        Frames written in this run.
+    face_share : float
+        Share of those frames with a face.
+    ignored : list of str
+        Files that are no videos by their suffix.
+    planned : list of str
+        With a dry run: the ids that would be extracted.
+    """
+
+    store: str
+    videos: int
+    extracted: int = 0
+    skipped: int = 0
+    replaced: int = 0
+    failures: dict[str, str] = {}
+    frames: int = 0
+    face_share: float = 0.0
+    seconds: float = 0.0
+    frames_per_second: float = 0.0
+    ignored: list[str] = []
+    planned: list[str] = []
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def failed(self) -> int:
+        """Number of `failures`."""
+        return len(self.failures)
+
+
+def run(options: ExtractOptions, progress: ProgressCallback = silent) -> ExtractResult:
+    """Extract every video that the store does not hold yet.
+
+    A video is skipped when the store holds it from the same bytes. One that cannot be processed
+    is kept as a named failure; the run goes on.
+
+    Raises
+    ------
+    FeieError
+        Nothing can be done as asked: no videos, no weights, another writer, another detector.
+    """
+    FaceOptions(faces=options.faces, fps=options.fps)  # refuse what makes no sense before all else
+    found = discover(options.videos)
+    sources = _of_shard(found.sources, options.shard)
+    _refuse_overlap(options)
+    if options.all_faces:
+        refuse_track_names(found.sources)
+    if options.dry_run:
+        return _plan_only(options, found, sources)
+    started = time.monotonic()
+    result = ExtractResult(store=options.store, videos=len(sources), ignored=_named(found))
+    faces = 0
+    with (
+        running_engine(options, progress) as engine,
+        StoreWriter(
+            options.store,
+            _settings(options, engine.made),
+            commit_videos=options.commit_videos,
+            commit_seconds=options.commit_seconds,
+            waiting=lambda words: progress(Progress("comparing", 0, message=words)),
+        ) as writer,
+    ):
+        held = Held(writer.known, options.all_faces)
+        todo, touched = _compare(sources, held, options.retry_failed, progress)
+        writer.touch(touched)
+        if todo:
+            writer.refuse_other_detector(engine.made.detector)
+        result.skipped = len(sources) - len(todo)
+        result.failures = _failed_before(sources, held, {s.video_id for s in todo})
+        named, done = False, 0
+        for finished in engine.records(todo):
+            if finished is None:
+                writer.commit_if_due()
+                continue
+            done += 1
+            video_id, record = finished.source.video_id, finished.records[0]
+            if engine.detector is not None and not named:
+                writer.use_detector(engine.detector)
+                named = True
+            if not _said_before(record, writer.known):
+                gone = set(held.ids(video_id)) - {r.id for r in finished.records}
+                writer.append(*finished.records, instead_of=gone)
+            if record.failed:
+                result.failures[video_id] = record.message
+            else:
+                result.extracted += 1
+                result.replaced += bool(held.ids(video_id))
+                result.frames += len(record.time)
+                faces += int(np.any([r.valid for r in finished.records], axis=0).sum())
+            seconds = max(time.monotonic() - started, 1e-9)
+            progress(
+                Progress(
+                    "videos",
+                    done,
+                    len(todo),
+                    {
+                        "frames/s": round(engine.frames / seconds, 1),
+                        "failed": len(result.failures),
+                    },
+                    f"{record.id}: {record.message}" if record.failed else "",
+                )
+            )
+    result.seconds = round(time.monotonic() - started, 3)
+    result.face_share = faces / result.frames if result.frames else 0.0
+    result.frames_per_second = round(result.frames / max(result.seconds, 1e-9), 1)
+    result.failures = dict(sorted(result.failures.items()))
+    return result
+
+
+def _said_before(record: VideoRecord, known: pd.DataFrame) -> bool:
+    """Tell a failure that the store names in the same words already."""
+    if not record.failed or record.id not in known.index:
+        return False
+    row = known.loc[record.id]
+    same = (row["message"], row["fingerprint"]) == (record.message, record.fingerprint)
+    return bool(row["status"] == FAILED and same)
+
+
+def _of_shard(sources: Sequence[Source], shard: tuple[int, int] | None) -> Sequence[Source]:
+    """Pick the videos of one shard by their ids alone: files that come and go move no other."""
+    if shard is None:
+        return sources
+    index, count = shard
+    return [s for s in sources if zlib.crc32(s.video_id.encode()) % count == index - 1]
+
+
+def _refuse_overlap(options: ExtractOptions) -> None:
+    if is_url(options.store):
+        return
+    if Path(options.store).resolve() == options.videos.resolve():
+        raise UsageError(f"--store and --videos are the same folder: {options.videos}")
+
+
+def _settings(options: ExtractOptions, made: Made) -> StoreSettings:
+    return StoreSettings(
+        schema=made.schema,
+        extractor=made.extractor,
+        options={"faces": options.faces, "fps": options.fps, "embedding": options.embedding}
+        # Stores made before there was a choice do not say.
+        | ({"stride": options.stride} if options.stride > 1 else {})
+        | ({"all_faces": True} if options.all_faces else {}),
+        embedding_dim=made.embedding_dim,
+        session={
+            "versions": made.versions,
+            "device": made.device,
+            "batch_size": options.batch_size,
+            "arguments": arguments_of(options),
+        },
+    )
+
+
+def _named(found: Discovery) -> list[str]:
+    return [str(path) for path in found.ignored]
+
+
+def _compare(
+    sources: Sequence[Source],
+    held: Held,
+    retry_failed: bool,
+    progress: ProgressCallback = silent,
+) -> tuple[list[Source], dict[str, int]]:
+    """Pick what is to be done: what the store lacks, holds from other bytes, or is to try again.
+
+    Returns
+    -------
+    todo : list of Source
+    touched : dict of str to int
+        Ids of the others whose files have the same bytes but another time, and that time.
+    """
+    todo: list[Source] = []
+    touched: dict[str, int] = {}
+    for done, source in enumerate(sources, start=1):
+        row = held.row(source.video_id)
+        if row is None or not row["fingerprint"] or (row["status"] == FAILED and retry_failed):
+            todo.append(source)
+        # As make and rsync judge: reading 25,000 videos again would cost an hour.
+        elif (row["size"], row["mtime_ns"]) != (source.size, source.mtime_ns):
+            if _same_bytes(source, row["fingerprint"]):
+                touched |= dict.fromkeys(held.ids(source.video_id), source.mtime_ns)
+            else:
+                todo.append(source)
+        progress(Progress("comparing", done, len(sources)))
+    return todo, touched
+
+
+def _same_bytes(source: Source, known: str) -> bool:
+    try:
+        return fingerprint(source) == known
+    except (OSError, VideoError):
+        return False
+
+
+def _failed_before(sources: Sequence[Source], held: Held, todo: set[str]) -> dict[str, str]:
+    rows = held.known[held.known["status"] == FAILED]["message"].to_dict()
+    here = {s.video_id for s in sources} - todo
+    return {str(k): str(v) for k, v in rows.items() if k in here}
+
+
+def _plan_only(
+    options: ExtractOptions, found: Discovery, sources: Sequence[Source]
+) -> ExtractResult:
+    known = pd.DataFrame(columns=["status", "message"])
+    place_of(options.store).refuse_foreign()
+    with suppress(StoreNotFoundError):
+        known = open_store(options.store).videos
+    held = Held(known, options.all_faces)
+    todo, _ = _compare(sources, held, options.retry_failed)
+    return ExtractResult(
+        store=options.store,
+        videos=len(sources),
+        skipped=len(sources) - len(todo),
+        failures=_failed_before(sources, held, {s.video_id for s in todo}),
+        ignored=_named(found),
+        planned=[s.video_id for s in todo],
+    )

@@ -1,0 +1,1 @@
+"""Training and judging extractors: `train-mma`, `evaluate-mma`, renders, pseudo-labels."""

@@ -1,0 +1,288 @@
+"""`feie train-head --sweep`: every point of a small grid, side by side, taken up after a kill."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from feie.features.devices import pick_device
+from feie.features.errors import HeadError, UsageError
+from feie.features.plugins import names_file
+from feie.features.store.reader import open_store
+from feie.heads.data.labels import load_labels
+from feie.heads.measures.metrics import known, mean_defined
+from feie.heads.runs.checkpoint import HEAD_JSON
+from feie.heads.runs.files import disk_errors, read_json, write_atomically, write_json
+from feie.pipeline.grid.processes import Task, train_all
+from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.train.options import TrainHeadOptions
+
+PLAN, TABLE, MOST = "sweep.json", "sweep.csv", 1000
+_FREE = {"store", "labels", "runs", "name", "device", "checkpoint_seconds", "tensorboard", "resume"}
+"""Options that change no result, or that are compared by content."""
+_FIXED = _FREE | {"targets", "unmatched"}
+"""Options that a grid may not hold."""
+
+
+class SweepOptions(BaseModel):
+    """What a sweep is asked to do.
+
+    Attributes
+    ----------
+    grid : Path
+        YAML: an option of `feie train-head` a line, with the list of its values.
+    base : TrainHeadOptions
+        Everything that the grid does not name. Runs go to ``<runs>/<name>/``; the name is the
+        grid file's by default.
+    jobs : int
+        Processes; on a CPU one a core is best.
+    gpus : tuple of int
+        One process a GPU, runs dealt out in turn.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    grid: Path
+    base: TrainHeadOptions
+    jobs: int = Field(default=1, ge=1)
+    gpus: tuple[int, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where the runs and the table go."""
+        return self.base.runs / (self.base.name or self.grid.stem)
+
+
+class SweepRow(BaseModel):
+    """One setting of the grid; seeds are taken together.
+
+    Attributes
+    ----------
+    setting : dict
+        Values of the grid's options, but for the seed.
+    mean, sd : float or None
+        Of the mean Pearson on the validation split over the seeds; sd (n - 1) needs two.
+    runs : list of str
+        Folders of the heads.
+    """
+
+    setting: dict[str, Any]
+    mean: float | None
+    sd: float | None
+    seeds: int
+    runs: list[str]
+
+
+class SweepResult(BaseModel):
+    """What a sweep did; the best setting first."""
+
+    out: str
+    rows: list[SweepRow]
+    trained: int
+    kept: int
+    failed: dict[str, str]
+    csv: str
+    seconds: float
+    notes: list[str]
+
+
+def run(options: SweepOptions, progress: ProgressCallback = silent) -> SweepResult:
+    """Train what is not yet trained of a grid, and write the table.
+
+    Each run is one of `feie train-head`. A killed sweep goes on with the same command: finished
+    runs are kept, others resume at their last saved epoch. Values may be added to the grid.
+
+    Raises
+    ------
+    FeieError
+        Grid, store, labels or options cannot be used, or the folder holds another sweep.
+    """
+    clock, folder = time.monotonic(), options.folder
+    points = read_grid(options.grid)
+    wanted = [_options_of(options, point) for point in points]
+    names = [str(o.name) for o in wanted]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"{options.grid} names {min(twice)} more than once")
+    store, labels = open_store(options.base.store), load_labels(options.base.labels)
+    plan = {
+        "format": "feie-sweep/1",
+        "options": options.base.model_dump(mode="json", exclude=_FREE | set(points[0])),
+        "grid": sorted(points[0]),
+        "store": store.fingerprint,
+        "labels": labels.sha256,
+    }
+    for name in {o.device for o in wanted}:
+        pick_device(name)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        try:
+            held = lock.acquire(timeout=0)
+        except Timeout:
+            raise HeadError(f"another sweep works in {folder}; wait, or choose --name") from None
+    with held:
+        _check_plan(folder / PLAN, plan)
+        todo = [o for o in wanted if not (o.runs / str(o.name) / HEAD_JSON).exists()]
+        failed = _train(options, todo, len(wanted), progress)
+        rows = _rows(points, wanted)
+        names = [name for name in points[0] if name != "seed"]
+        write_atomically(folder / TABLE, _csv(rows, names))
+    return SweepResult(
+        out=str(folder),
+        rows=rows,
+        trained=len(todo) - len(failed),
+        kept=len(wanted) - len(todo),
+        failed=failed,
+        csv=str(folder / TABLE),
+        seconds=round(time.monotonic() - clock, 2),
+        notes=["chosen on the validation split: score the best one on test once"],
+    )
+
+
+def read_grid(path: Path) -> list[dict[str, Any]]:
+    """Read a grid; gives the values of every point.
+
+    Raises
+    ------
+    UsageError
+        It is not there, no such YAML, or too large.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        why = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise UsageError(f"{path} cannot be read as YAML: {why}") from None
+    if not isinstance(content, dict) or not content:
+        raise UsageError(f"{path} holds no grid: write one option a line, e.g. lr: [0.001, 0.003]")
+    axes: dict[str, list[Any]] = {}
+    for key, values in content.items():
+        name = str(key).replace("-", "_")
+        name = {"units": "width", "fc": "dense"}.get(name, name)
+        if name not in TrainHeadOptions.model_fields or name in _FIXED:
+            raise UsageError(f"{path}: {key} is no option of train-head that a grid may hold")
+        listed = values if isinstance(values, list) else [values]
+        if not listed:
+            raise UsageError(f"{path}: {key} has no values")
+        if name == "head" and any(names_file(str(value)) for value in listed):
+            raise UsageError(
+                f"{path}: code of others is named on the command line: --head FILE:NAME"
+            )
+        axes[name] = [
+            tuple(p.strip() for p in v.split(",")) if name == "subset" and isinstance(v, str) else v
+            for v in listed
+        ]
+    if (count := int(np.prod([len(v) for v in axes.values()]))) > MOST:
+        raise UsageError(f"{path} has {count} points; at most {MOST} are trained")
+    return [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]
+
+
+def _options_of(options: SweepOptions, point: dict[str, Any]) -> TrainHeadOptions:
+    parts = [f"{name}-{_slug(value)}" for name, value in point.items()]
+    given = {**options.base.model_dump(), **point, "runs": options.folder, "name": "_".join(parts)}
+    try:
+        return TrainHeadOptions.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"{options.grid}: {name}: {first['msg']} (got {first['input']!r})"
+        ) from None
+
+
+def _slug(value: Any) -> str:
+    text = "-".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return re.sub(r"[^\w.+-]", "-", text)
+
+
+def _check_plan(path: Path, plan: dict[str, Any]) -> None:
+    if not path.exists():
+        write_json(path, plan)
+        return
+    there = read_json(path)
+    if there != plan:
+        old, new = there.get("options", {}), plan["options"]
+        changed = [f"--{k}" for k in {**old, **new} if old.get(k) != new.get(k)]
+        changed += [f"the {k}" for k in ("grid", "store", "labels") if there.get(k) != plan[k]]
+        raise UsageError(
+            f"{path.parent} holds a sweep that differs in {', '.join(changed)}; repeat that one "
+            f"to go on with it, or choose another --name"
+        )
+
+
+def _train(
+    options: SweepOptions, todo: list[TrainHeadOptions], wanted: int, progress: ProgressCallback
+) -> dict[str, str]:
+    """Train what is left; gives the runs that failed, with the reason."""
+    if options.gpus:
+        names = [f"cuda:{gpu}" for gpu in options.gpus]
+        todo = [o.model_copy(update={"device": names[i % len(names)]}) for i, o in enumerate(todo)]
+    epochs = {str(o.name): o.training().epochs for o in todo}
+    folders = {str(o.name): o.runs / str(o.name) for o in todo}
+    done, failed, ended = dict.fromkeys(epochs, 0), dict[str, str](), wanted - len(todo)
+    if ended:
+        message = f"{ended} runs were finished before"
+        progress(Progress("epochs", 0, sum(epochs.values()), message=message))
+
+    def notice(name: str, epoch: int, failure: str) -> None:
+        nonlocal ended
+        done[name], message = max(done[name], epoch), ""
+        if failure:
+            failed[name], message = failure, f"{name} failed: {failure}"
+        elif (folders[name] / HEAD_JSON).exists():
+            ended += 1
+            found = read_json(folders[name] / HEAD_JSON)["training"]["val_pearson"]
+            message = f"{name}: validation Pearson {float('nan') if found is None else found:.3f}"
+        info = {"runs": f"{ended}/{wanted}"}
+        total = sum(epochs.values())
+        progress(Progress("epochs", sum(done.values()), total, info=info, message=message))
+
+    tasks = [Task((o,), False, o.device) for o in todo]
+    if tasks:
+        train_all(tasks, len(options.gpus) or options.jobs, notice)
+    return failed
+
+
+def _rows(points: list[dict[str, Any]], wanted: list[TrainHeadOptions]) -> list[SweepRow]:
+    groups: dict[str, tuple[dict[str, Any], list[float], list[str]]] = {}
+    for point, run_ in zip(points, wanted, strict=True):
+        setting = {name: value for name, value in point.items() if name != "seed"}
+        _, figures, runs = groups.setdefault(repr(setting), (setting, [], []))
+        folder = run_.runs / str(run_.name)
+        if (folder / HEAD_JSON).exists():
+            found = read_json(folder / HEAD_JSON)["training"]["val_pearson"]
+            figures.append(float("nan") if found is None else found)
+            runs.append(str(folder))
+    rows = []
+    for setting, listed, runs in groups.values():
+        figures_ = np.array(listed, dtype=np.float64)
+        defined = figures_[~np.isnan(figures_)]
+        rows.append(
+            SweepRow(
+                setting=setting,
+                mean=known(mean_defined(figures_)),
+                sd=float(defined.std(ddof=1)) if len(defined) > 1 else None,
+                seeds=len(listed),
+                runs=runs,
+            )
+        )
+    return sorted(rows, key=lambda row: -np.inf if row.mean is None else row.mean, reverse=True)
+
+
+def _csv(rows: list[SweepRow], names: list[str]) -> bytes:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*names, "mean", "sd", "seeds"])
+    for row in rows:
+        figures = ["" if v is None else f"{v:.6f}" for v in (row.mean, row.sd)]
+        table.writerow([*(_slug(row.setting[name]) for name in names), *figures, row.seeds])
+    return text.getvalue().encode()

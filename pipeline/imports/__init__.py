@@ -1,0 +1,1 @@
+"""`feie import`: features that other tools computed become a store."""

@@ -1,0 +1,118 @@
+"""From an imported video to what the store keeps of it; what does not fit is a named failure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from feie.features.errors import VideoError
+from feie.features.formats.reading.imported import ImportedVideo
+from feie.features.schema import Schema
+from feie.features.store.check import is_plain_id
+from feie.features.store.layout import FAILED
+from feie.features.store.records import VideoRecord
+from feie.features.video.sources import Source
+from feie.pipeline.imports.plan import digest
+
+UNTIMED = "its frames are counted, not timed: say how many there are a second with --fps"
+
+
+def untimed(video: ImportedVideo) -> bool:
+    """Tell a video whose frames have no place in time."""
+    return video.time is None and video.fps is None and len(video.valid) > 1
+
+
+def record_of(video: ImportedVideo, file: Source, schema: Schema, embedding: int) -> VideoRecord:
+    """Make of a video what the store keeps; what does not fit becomes a failure."""
+    try:
+        if video.failure:
+            return _failure(video.video_id, file, video.failure)
+        return _good(video, file, schema, embedding)
+    except VideoError as error:
+        return _failure(video.video_id, file, str(error))
+
+
+def _good(video: ImportedVideo, file: Source, schema: Schema, embedding: int) -> VideoRecord:
+    if not is_plain_id(video.video_id):
+        raise VideoError(
+            "broken", f"{file.relative}: {video.video_id!r} is no name that a video can have"
+        )
+    if untimed(video):
+        raise VideoError("untimed", f"{file.relative}: {UNTIMED}")
+    frames = len(video.valid)
+    rate = video.fps or 0.0
+    time = np.arange(frames) / (rate or 1.0) if video.time is None else video.time
+    if (0 if video.embedding is None else video.embedding.shape[1]) != embedding:
+        raise VideoError("columns", f"{file.relative}: its embedding is not {embedding} wide")
+    return VideoRecord(
+        id=video.video_id,
+        source=file.relative,
+        size=file.size,
+        mtime_ns=file.mtime_ns,
+        fingerprint=digest(file),
+        fps=rate,
+        width=video.width,
+        height=video.height,
+        affect=_in_order(video, file, schema),
+        time=time,
+        valid=video.valid,
+        face_score=_or_nan(video.face_score, (frames,)),
+        bbox=_or_nan(video.bbox, (frames, 4)),
+        landmarks=_or_nan(video.landmarks, (frames, 5, 2)),
+        embedding=video.embedding,
+    )
+
+
+def _in_order(video: ImportedVideo, file: Source, schema: Schema) -> NDArray[np.float32]:
+    """Give the values in the order of the store's columns."""
+    if video.schema == schema:
+        return video.values
+    lacks = [name for name in schema.columns if name not in video.schema.columns]
+    adds = [name for name in video.schema.columns if name not in schema.columns]
+    if lacks or adds:
+        said = [
+            f"{verb} {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+            for verb, names in (("lacks", lacks), ("adds", adds))
+            if names
+        ]
+        raise VideoError("columns", f"{file.relative} {' and '.join(said)}, unlike the others")
+    places = {name: i for i, name in enumerate(video.schema.columns)}
+    return video.values[:, [places[name] for name in schema.columns]]
+
+
+def _or_nan(values: NDArray[np.float32] | None, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.full(shape, np.nan, np.float32) if values is None else values
+
+
+def _failure(video_id: str, file: Source, message: str) -> VideoRecord:
+    none = np.empty(0, np.float32)
+    return VideoRecord(
+        id=video_id if is_plain_id(video_id) else file.video_id,
+        source=file.relative,
+        size=file.size,
+        mtime_ns=file.mtime_ns,
+        fingerprint=digest(file),
+        fps=0.0,
+        width=0,
+        height=0,
+        affect=none.reshape(0, 0),
+        time=np.empty(0),
+        valid=np.empty(0, np.bool_),
+        face_score=none,
+        bbox=none.reshape(0, 4),
+        landmarks=none.reshape(0, 5, 2),
+        message=message,
+    )
+
+
+def said_before(records: Sequence[VideoRecord], known: pd.DataFrame) -> bool:
+    """Tell a failure that the store names in the same words already."""
+    record = records[0]
+    if len(records) > 1 or not record.failed or record.id not in known.index:
+        return False
+    row = known.loc[record.id]
+    same = (row["message"], row["fingerprint"]) == (record.message, record.fingerprint)
+    return bool(row["status"] == FAILED and same)

@@ -1,0 +1,1 @@
+"""`feie inspect`: pictures of videos, and a page about all videos of a store."""

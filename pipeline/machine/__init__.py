@@ -1,0 +1,1 @@
+"""`feie doctor`, `feie models`, `feie demo`: what this machine can do."""

@@ -1,0 +1,1 @@
+"""`feie predict` and `feie compound`: intensities of videos without labels."""

@@ -1,0 +1,229 @@
+"""`feie predict`: intensities of videos without labels, as a CSV file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from feie.features.errors import StoreError, UsageError
+from feie.features.store.reader import Store
+from feie.heads.data.challenges import SubmissionForm, submission
+from feie.heads.data.frame_labels import TARGETS
+from feie.heads.data.joining import find_videos
+from feie.heads.data.labels import normalise_id
+from feie.heads.models.plugin import use_heads
+from feie.heads.runs.checkpoint import latest_run
+from feie.heads.runs.files import write_atomically
+from feie.heads.runs.frame_checkpoint import is_frame_level, load_frame_head
+from feie.heads.runs.run import Run, load_run
+from feie.heads.runs.stores import (
+    StorePaths,
+    changed_code,
+    faceless_notes,
+    other_extractors,
+    predict_videos,
+    stores_of,
+)
+from feie.heads.wording import counted
+from feie.pipeline.extract import job as extract
+from feie.pipeline.predict.frame_va import predict_frames
+from feie.pipeline.progress import Progress, ProgressCallback, silent
+
+
+class PredictOptions(BaseModel):
+    """What `feie predict` is asked to do; see ``feie predict --help`` for each.
+
+    Without ``run`` it is the run that ended last under ``runs``. A fusion takes a store a head.
+    With ``videos`` these are extracted first, by the extractor of the head's training unless
+    another is named, into ``store``, or into a store that is removed afterwards. ``clip`` keeps
+    what is written within [0, 1], the challenges' range; a head may leave it by a little.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: Path | None = None
+    runs: Path = Path("runs")
+    store: StorePaths = ()
+    videos: Path | None = None
+    extractor: str | None = None
+    weights: Path | None = None
+    detector: str | None = None
+    out: Path = Path("predictions.csv")
+    form: SubmissionForm = "plain"
+    clip: bool = False
+    head: tuple[str, ...] = ()
+
+
+class PredictResult(BaseModel):
+    """What `feie predict` did.
+
+    Attributes
+    ----------
+    predictions : str
+        The CSV file, a row a video.
+    videos : int
+    faceless : int
+        Videos without a face; predicted as the mean label of the training videos.
+    failed : dict of str to str
+        Videos that could not be extracted, with the reason; they have no row.
+    """
+
+    run: str
+    store: str
+    predictions: str
+    videos: int
+    targets: list[str]
+    faceless: int
+    failed: dict[str, str]
+    notes: list[str]
+
+
+def run(options: PredictOptions, progress: ProgressCallback = silent) -> PredictResult:
+    """Predict every video of a store, of several for a fusion, or of a folder.
+
+    A frame-level head predicts every frame instead.
+
+    Raises
+    ------
+    FeieError
+        Run, store or videos cannot be used together.
+    """
+    use_heads(options.head)
+    folder = options.run or latest_run(options.runs)
+    work: Callable[[tuple[str, ...]], PredictResult]
+    if is_frame_level(folder):
+        trained_on = [load_frame_head(folder).notes["store"]]
+        work = partial(_predict_frames, options, folder, progress)
+    else:
+        run_ = load_run(folder)
+        trained_on = [part.head.notes["store"] for part in run_.parts]
+        work = partial(_predict, options, run_, progress)
+    if options.videos is None:
+        if len(trained_on) > 1 and not options.store:
+            raise UsageError(
+                f"{folder} fuses {len(trained_on)} heads, trained on "
+                f"{', '.join(noted['path'] for noted in trained_on)}: name a store for each, in "
+                f"that order (--store, again and again)"
+            )
+        return work(options.store or ("features.zarr",))
+    if len(options.store) > 1:
+        raise UsageError("videos are extracted into one store: give one --store, or none")
+    if options.store and "://" in options.store[0]:
+        raise UsageError(f"videos are extracted into a folder; {options.store[0]} is an address")
+    maker = _common_maker(folder, trained_on)
+    if options.store:
+        _extract(options, maker, options.store[0], progress)
+        return work(options.store)
+    with tempfile.TemporaryDirectory(prefix="feie-predict-") as temporary:
+        store = str(Path(temporary) / "features.zarr")
+        _extract(options, maker, store, progress)
+        done = work((store,))
+    return done.model_copy(update={"store": "(removed; --store keeps it)"})
+
+
+def _common_maker(folder: Path, trained_on: Sequence[Mapping[str, Any]]) -> str | None:
+    """Name the extractor of all stores that a run was trained on."""
+    makers = [noted.get("extractor") or {} for noted in trained_on]
+    if len({maker.get("sha256") for maker in makers}) > 1:
+        names = ", ".join(str(maker.get("name")) for maker in makers)
+        raise UsageError(
+            f"{folder} fuses heads on what {names} made, and videos are extracted by one: "
+            f"extract or import a store for each, and name them with --store"
+        )
+    return makers[0].get("name")
+
+
+def _extract(
+    options: PredictOptions, maker: str | None, store: str, progress: ProgressCallback
+) -> None:
+    given = {
+        "videos": options.videos,
+        "store": store,
+        "extractor": options.extractor or maker,
+        "weights": options.weights,
+        "detector": options.detector,
+    }
+    values = {name: value for name, value in given.items() if value is not None}
+    extract.run(extract.ExtractOptions.model_validate(values), progress)
+
+
+def _predict_frames(
+    options: PredictOptions, folder: Path, progress: ProgressCallback, paths: tuple[str, ...]
+) -> PredictResult:
+    """Predict every frame of a store."""
+    if len(paths) > 1 or options.form != "plain" or options.clip:
+        raise UsageError(
+            f"{folder} is a frame-level head: it reads one store and writes "
+            f"id,frame,time,valence,arousal in [-1, 1] (no --form, no --clip)"
+        )
+    lines, store, faceless = predict_frames(folder, paths[0])
+    write_atomically(options.out, lines)
+    progress(Progress("videos", len(store.ids), len(store.ids)))
+    said = f"{counted(faceless, 'video', 'shows', 'show')} no face: the training frames' mean label"
+    return PredictResult(
+        run=str(folder),
+        store=store.path,
+        predictions=str(options.out),
+        videos=len(store.ids),
+        targets=list(TARGETS),
+        faceless=faceless,
+        failed=dict(store.failures),
+        notes=[said] if faceless else [],
+    )
+
+
+def _predict(
+    options: PredictOptions, run_: Run, progress: ProgressCallback, paths: tuple[str, ...]
+) -> PredictResult:
+    stores = stores_of(run_, paths)
+    notes = other_extractors(run_, stores) + changed_code(run_)
+    videos, lost = _common(stores)
+    notes += lost
+    found = predict_videos(run_, stores, videos)
+    notes += faceless_notes(stores, found)
+    prediction = found.fused
+    if options.clip:
+        outside = int(((prediction < 0) | (prediction > 1)).any(axis=1).sum())
+        prediction = np.clip(prediction, 0.0, 1.0)
+        notes.append(f"{counted(outside, 'video')} had an intensity clipped to [0, 1]")
+    names = [normalise_id(video) for video in videos[0]]
+    write_atomically(options.out, submission(names, run_.targets, prediction, options.form))
+    progress(Progress("videos", len(names), len(names)))
+    return PredictResult(
+        run=str(run_.folder),
+        store=" + ".join(dict.fromkeys(store.path for store in stores)),
+        predictions=str(options.out),
+        videos=len(names),
+        targets=list(run_.targets),
+        faceless=int(found.faceless().sum()),
+        failed={k: v for store in stores for k, v in store.failures.items()},
+        notes=notes,
+    )
+
+
+def _common(stores: Sequence[Store]) -> tuple[list[list[str]], list[str]]:
+    """Give the ids of the videos that all stores have, store by store, and what some lack."""
+    own, notes = stores[0].ids, []
+    ids = [normalise_id(video) for video in own]
+    found = [find_videos(ids, store.ids) for store in stores[1:]]
+    rows = [row for row in range(len(ids)) if all(videos[row] is not None for videos in found)]
+    columns = [[own[row] for row in rows]]
+    columns += [[str(videos[row]) for row in rows] for videos in found]
+    for store, picked in zip(stores, columns, strict=True):
+        if lost := sorted(set(store.ids) - set(picked)):
+            notes.append(
+                f"{counted(len(lost), 'video')} of {store.path} not in every store, left out: "
+                f"{', '.join(lost[:3])}{', …' if len(lost) > 3 else ''}"
+            )
+    if not rows:
+        raise StoreError(
+            f"{' and '.join(s.path for s in stores)} have no video in common; ids look like "
+            f"{', '.join(repr(store.ids[0]) for store in stores)}"
+        )
+    return columns, notes

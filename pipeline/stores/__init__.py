@@ -1,0 +1,1 @@
+"""`feie info`, `feie verify`, `feie merge`: what is done with whole stores."""

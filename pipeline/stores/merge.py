@@ -1,0 +1,109 @@
+"""`feie merge`: stores made apart become one; of a single store, what was replaced is left out."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from feie.features.errors import StoreError
+from feie.features.store.backends.durable import sync_directory
+from feie.features.store.backends.lock import WriterLock
+from feie.features.store.merge import choose, chosen_records, joint_detector, joint_settings
+from feie.features.store.reader import open_store
+from feie.features.store.writer import StoreWriter
+from feie.pipeline.engine.options import local_store
+from feie.pipeline.progress import Progress, ProgressCallback, silent
+
+_COMMIT_VIDEOS = 4_096  # nothing can be resumed, so seldom; the writer bounds the rows it holds
+
+
+class MergeOptions(BaseModel):
+    """What `feie merge` is asked to do.
+
+    Attributes
+    ----------
+    stores : tuple of str
+        Paths or fsspec URLs; one alone is compacted.
+    out : Path
+        A place where nothing is yet.
+    duplicates : {"refuse", "last"}
+        What to do with a video that two stores hold from different bytes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stores: tuple[str, ...] = Field(min_length=1)
+    out: Annotated[Path, BeforeValidator(local_store)]
+    duplicates: Literal["refuse", "last"] = "refuse"
+
+
+class MergeResult(BaseModel):
+    """What `feie merge` did.
+
+    Attributes
+    ----------
+    videos, frames, failed : int
+        What the new store holds, failures counted among the videos.
+    left_out : int
+        Rows that do not count any more: replaced in their store, or held by another one, too.
+    """
+
+    store: str
+    stores: int
+    videos: int
+    frames: int
+    failed: int
+    left_out: int
+
+
+def run(options: MergeOptions, progress: ProgressCallback = silent) -> MergeResult:
+    """Write the videos of all stores, sorted by id, to a new one.
+
+    The new store appears under its name when it is complete; whatever stops the merge before
+    leaves nothing there.
+
+    Raises
+    ------
+    StoreMismatchError
+        The stores differ in something that changes numbers.
+    StoreError
+        A store cannot be read, or there is something at `out` already.
+    """
+    stores = [open_store(path) for path in options.stores]
+    settings = joint_settings(stores)
+    detector = joint_detector(stores)
+    choices = choose(stores, last_counts=options.duplicates == "last")
+    out = options.out.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with WriterLock(out):
+        if out.exists():
+            raise StoreError(f"{options.out} exists; merge into a new --out")
+        # Hidden, so that no search for videos or stores comes upon it.
+        work = out.with_name(f".{out.name}.merging")
+        shutil.rmtree(work, ignore_errors=True)  # of a merge that was killed
+        try:
+            frames = 0
+            with StoreWriter(
+                work / "store", settings, commit_videos=_COMMIT_VIDEOS, commit_seconds=1e9
+            ) as writer:
+                if detector is not None:
+                    writer.use_detector(detector)
+                for done, record in enumerate(chosen_records(stores, choices), start=1):
+                    writer.append(record)
+                    frames += len(record.time)
+                    progress(Progress("videos", done, len(choices)))
+            (work / "store").rename(out)
+            sync_directory(out.parent)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return MergeResult(
+        store=str(options.out),
+        stores=len(stores),
+        videos=len(choices),
+        frames=frames,
+        failed=sum(choice.failed for choice in choices),
+        left_out=sum(len(store.rows) for store in stores) - len(choices),
+    )

@@ -1,0 +1,1 @@
+"""`feie train-head`: options, data, the run and its log; fusion of several stores."""

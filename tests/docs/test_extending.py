@@ -235,7 +235,7 @@ class Other:
         ("Failing", "fails: KeyError: 'oops'"),
         ("Empty", "has no parameter"),
         ("Picky", "cannot be made: TypeError"),
-        ("Other", r"makes no head: it should inherit feie\.heads\.plugin\.HeadModel"),
+        ("Other", r"makes no head: it should inherit feie\.heads\.models\.plugin\.HeadModel"),
         ("Nobody", "defines no Nobody"),
     ],
 )

@@ -76,7 +76,7 @@ def function(name: str, imports: dict[str, str]) -> str:
         shown = repr(default).replace("'", '"') if simple else "..."
         lines.append(f"{option}: {kind}" if missing else f"{option}: {kind} = {shown}")
     result = inspect.signature(found).return_annotation
-    homes = names_of(f"feie.pipeline.{name}")
+    homes = names_of(JOBS[name])
     imports.update({part: homes[part] for part in result.split(" | ")})
     options = "".join(f"    {line},\n" for line in lines)
     about = (inspect.getdoc(found) or "").splitlines()[0]

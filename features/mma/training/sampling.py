@@ -14,7 +14,7 @@ from torch import Tensor
 
 from feie.features.errors import DataError
 from feie.features.faces.detection import Detector
-from feie.features.mma import augment
+from feie.features.mma.augment import augment
 from feie.features.mma.config import MmaConfig
 from feie.features.mma.data.config import (
     DataConfig,

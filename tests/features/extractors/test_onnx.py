@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from feie.cli import app
 from feie.features.errors import EngineError, MissingWeightsError, StoreMismatchError, UsageError
 from feie.features.extractors.load import load_extractor
-from feie.features.extractors.load.onnx import graph as graph_module
+from feie.features.extractors.onnx import graph as graph_module
 from feie.features.extractors.onnx.description import InputPart, builtin_names
 from feie.features.extractors.onnx.extractor import activated, prepared
 from feie.features.faces.crop import Crop

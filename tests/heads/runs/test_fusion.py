@@ -345,7 +345,7 @@ def test_finished_runs_of_any_options_are_fused(study, fused, tmp_path):
 WORKER = """
 import sys
 from pathlib import Path
-from feie.pipeline import train_fusion
+from feie.pipeline.train import fusion as train_fusion
 from feie.pipeline.train.options import TrainHeadOptions
 study, runs = Path(sys.argv[1]), Path(sys.argv[2])
 base = TrainHeadOptions(labels=study / "labels.csv", runs=runs, name="killed", head="stat-linear",

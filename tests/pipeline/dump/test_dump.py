@@ -420,7 +420,7 @@ KILLED = """
 import os, signal, sys
 from functools import partial
 from feie.features.formats.writing.rows import batches
-from feie.pipeline import dump, dump_files, dump_folder
+from feie.pipeline.dump import files as dump_files, folder as dump_folder, job as dump
 
 def kill(report):
     if report.done >= 8:

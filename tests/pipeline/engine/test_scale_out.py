@@ -145,7 +145,7 @@ def test_a_worker_lost_in_mid_video_costs_a_retry(videos, untrained, tmp_path, c
     """Twice lost, a video is named; nothing else is missing, repeated or out of order."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(_HOOK)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), *sys.path]))
     names = ["a", "lost", "lost-once", "m", "n", "z"]
     for i, name in enumerate(names):
         clip(tmp_path / "v" / f"{name}.mp4", 5 + i, seed=i)

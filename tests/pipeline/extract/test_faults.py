@@ -63,7 +63,7 @@ def harmful(tmp_path, monkeypatch):
     """Names that begin with crash, hang, stop or orphan do so; with `once` in them, once."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(_HOOK)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), *sys.path]))
 
 
 def run(videos: Path, store: Path, untrained: Path, **options):

@@ -130,7 +130,7 @@ def test_a_kill_leaves_nothing_that_opens(tmp_path, write, record):
     one = write("1.zarr", *(record(f"{i}", 5) for i in range(6)))
     program = """
 import os, signal, sys
-from feie.pipeline import merge
+from feie.pipeline.stores import merge
 
 def kill(report):
     if report.done == 4:

@@ -186,7 +186,7 @@ def test_every_choice_trains_saves_and_evaluates(study, tmp_path, given):
 WORKER = """
 import sys
 from pathlib import Path
-from feie.pipeline import train_head
+from feie.pipeline.train import job as train_head
 study, runs = Path(sys.argv[1]), Path(sys.argv[2])
 train_head.run(train_head.TrainHeadOptions(
     store=str(study / "features.zarr"), labels=study / "labels.csv", runs=runs, name="killed",

@@ -8,15 +8,15 @@ SHELL  := /bin/bash
 VENV   ?= .venv
 INSTALL ?= .
 JOBS   ?= 2
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
 BIN    := $(VENV)/bin
 
 .PHONY: demo test lint clean
 
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "feie needs Python 3.11, 3.12 or 3.13 on the path, or PYTHON=/path/to/it"; exit 2; }
+	@test -n "$(PYTHON)" || { echo "feie needs Python 3.11 to 3.14 on the path, or PYTHON=/path/to/it"; exit 2; }
 	@echo "== making a virtual environment in $(VENV) with $(PYTHON)"
 	$(PYTHON) -m venv $(VENV)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from packaging.specifiers import SpecifierSet
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from feie.features.errors import MissingWeightsError
@@ -68,7 +68,7 @@ class DoctorResult(BaseModel):
 def run(options: DoctorOptions, progress: ProgressCallback = silent) -> DoctorResult:
     """Look at all that stage one needs; nothing is changed and nothing is downloaded."""
     checks: list[tuple[str, str, Callable[[], Finding]]] = [
-        ("python", "install Python 3.11, 3.12 or 3.13", _python),
+        ("python", "", _python),
         ("torch", "pip install 'torch>=2.6'", _torch),
         ("onnxruntime", "pip install onnxruntime", _onnxruntime),
         ("video codecs", "pip install av", _codecs),
@@ -93,8 +93,12 @@ def run(options: DoctorOptions, progress: ProgressCallback = silent) -> DoctorRe
 
 def _python() -> Finding:
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-        cure = "use Python 3.11, 3.12 or 3.13"
+    try:
+        wanted = SpecifierSet(metadata("feie")["Requires-Python"])
+    except PackageNotFoundError:  # a checkout on the path, which pip never looked at
+        return Finding(name="python", state="ok", found=found)
+    if not wanted.contains(platform.python_version(), prereleases=True):
+        cure = f"use a Python that is {wanted}"
         return Finding(name="python", state="missing", found=found, cure=cure)
     return Finding(name="python", state="ok", found=found)
 

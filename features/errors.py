@@ -22,6 +22,24 @@ class UsageError(FeieError, ValueError):
     """An option, a path or a configuration that makes no sense."""
 
 
+class TermsError(UsageError):
+    """Terms that nobody has accepted.
+
+    Parameters
+    ----------
+    message : str
+    question : str
+        What a person can be asked in its place, to be answered by yes or no.
+    option : str
+        Name of the option that a yes turns on.
+    """
+
+    def __init__(self, message: str, question: str, option: str) -> None:
+        super().__init__(message)
+        self.question = question
+        self.option = option
+
+
 class UnknownNameError(UsageError, KeyError):
     """A video, column, group, … that the store does not hold."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel
@@ -47,3 +47,23 @@ class Result(BaseModel):
     def lines(self) -> Sequence[str]:
         """Give what else is said below the tables, a line each: remarks, and files written."""
         return ()
+
+
+def figure(value: float | None) -> str:
+    """Write a figure for a line: three decimals, or that it is undefined."""
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def interval(pair: tuple[float, float] | None) -> str:
+    """Write a 95 % interval for a cell; empty where none could be had."""
+    return "" if pair is None else f"{pair[0]:.3f} to {pair[1]:.3f}"
+
+
+def failures(reasons: Mapping[str, str]) -> list[str]:
+    """Name what failed, a line each; terminals show such lines in red."""
+    return [f"failed {name}: {reason}" for name, reason in reasons.items()]
+
+
+def some(names: Sequence[str]) -> str:
+    """Name the first five."""
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")

@@ -216,6 +216,19 @@ def new_run(runs: Path, name: str) -> Path:
     raise HeadError(f"{runs} holds too many runs called {name}")
 
 
+def find_run(run: Path | None, runs: Path) -> Path:
+    """Find a run by its folder, or by its name below `runs`; without either, the newest.
+
+    Raises
+    ------
+    HeadError
+        None is named, and there is none.
+    """
+    if run is None:
+        return latest_run(runs)
+    return runs / run if not run.exists() and (runs / run).is_dir() else run
+
+
 def latest_run(runs: Path) -> Path:
     """Find the finished run whose training ended last.
 

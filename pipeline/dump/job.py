@@ -7,9 +7,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from feie.features.errors import StoreError, UsageError
 from feie.features.formats.writing.format import Folder, OneFile, dump_format
@@ -18,69 +15,17 @@ from feie.features.formats.writing.rows import batches
 from feie.features.store.reader import Store, open_store
 from feie.pipeline.dump.files import Pace, dump_file, write_file
 from feie.pipeline.dump.folder import dump_folder, sample_bytes
+from feie.pipeline.dump.options import DumpOptions
 from feie.pipeline.dump.sheet import data_sheet
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.result import Result
+
+__all__ = ["DumpOptions", "DumpResult", "run"]
 
 _SAMPLE_ROWS = 20_000
 
 
-def _local(out: object) -> object:
-    if "://" in str(out) or not str(out):
-        raise ValueError("dumps are written to a local place; copy it where you like afterwards")
-    return out
-
-
-def _comma_separated(groups: object) -> object:
-    """Read ``va,au`` as ("va", "au")."""
-    if not isinstance(groups, str):
-        return groups
-    names = tuple(name.strip() for name in groups.split(","))
-    if not all(names):
-        raise ValueError("give groups with commas, such as va,au")
-    return names
-
-
-class DumpOptions(BaseModel):
-    """What `feie dump` is asked to do.
-
-    Attributes
-    ----------
-    store : str
-        A path or fsspec URL.
-    format : str
-    out : Path
-        A file; a folder for ``muse``, ``openface`` and ``npz``.
-    subset : tuple of str
-        Groups of columns; empty for all.
-    ids : Path, optional
-        A text file with a video id a line; only these are dumped.
-    match : tuple of str
-        Shell patterns of ids; only what fits one of them is dumped.
-    missing : {"keep", "zero", "hold", "drop"}
-        What becomes of frames without a face, in formats whose readers cannot leave them out.
-    embedding : bool
-        Dump the extractor's embedding, too.
-    geometry : bool
-        Dump the detector's score, box and landmarks, too.
-    dry_run : bool
-        Say what would be written, and how large; write nothing.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    store: str = "features.zarr"
-    format: Literal["hdf5", "hdf5-groups", "muse", "openface", "parquet", "npz", "safetensors"]
-    out: Annotated[Path, BeforeValidator(_local)]
-    subset: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] = ()
-    ids: Path | None = None
-    match: tuple[str, ...] = ()
-    missing: Literal["keep", "zero", "hold", "drop"] = "keep"
-    embedding: bool = False
-    geometry: bool = False
-    dry_run: bool = False
-
-
-class DumpResult(BaseModel):
+class DumpResult(Result):
     """What `feie dump` did, or would do.
 
     Attributes
@@ -116,6 +61,25 @@ class DumpResult(BaseModel):
     free_bytes: int
     dry_run: bool = False
     notes: list[str] = []
+
+    def lines(self) -> list[str]:
+        """Say what was written, or would be, and what readers of the format should know."""
+        what = (
+            f"{self.videos} videos, {self.frames} frames, {len(self.columns)} columns as "
+            f"{self.format}"
+        )
+        if self.dry_run:
+            said = (
+                f"{what}: about {self.bytes / 1e6:.1f} MB → {self.out} "
+                f"({self.free_bytes / 1e9:.1f} GB free); nothing was written"
+            )
+        else:
+            said = (
+                f"{what}: {self.written} written, {self.kept} there before → {self.out} "
+                f"({self.bytes / 1e6:.1f} MB)"
+            )
+        removed = f"{self.removed} files removed: the store has their videos no more"
+        return [said, *([removed] if self.removed else []), *self.notes]
 
 
 def run(options: DumpOptions, progress: ProgressCallback = silent) -> DumpResult:

@@ -7,9 +7,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from feie.features.plugins import names_file
+from feie.pipeline.options import Flag, Options
+
+_FACES = Flag(panel="Faces")
+_SPEED = Flag(panel="Speed")
+_COMMITS = Flag(panel="Commits and failures")
+_MANY = Flag(panel="Several processes or machines")
 
 
 def local_store(store: object) -> object:
@@ -29,7 +35,7 @@ def _any_store(store: object) -> object:
     return text
 
 
-def _numbers(gpus: object) -> object:
+def numbers(gpus: object) -> object:
     """Read ``0,1`` as (0, 1)."""
     if not isinstance(gpus, str):
         return gpus
@@ -48,39 +54,164 @@ def _share(shard: object) -> object:
     return int(found[1]), int(found[2])
 
 
-class ExtractOptions(BaseModel):
-    """What `feie extract` is asked to do; see ``feie extract --help`` for each."""
+class ExtractOptions(Options):
+    """What `feie extract` is asked to do."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    videos: Path
-    store: Annotated[str, BeforeValidator(_any_store)] = "features.zarr"
-    extractor: str = "mma-lite"
-    weights: Path | None = None
-    detector: str | None = None
-    faces: Literal["auto", "detect", "aligned"] = "auto"
-    fps: float | None = Field(default=None, gt=0)
-    follow: bool = True
-    stride: int = Field(default=1, ge=1, le=30)
-    all_faces: bool = False
-    detect_batch: int = Field(default=1, ge=1, le=256)
-    embedding: bool = False
-    device: str = "auto"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    compiled: bool = False
-    batch_size: int = Field(default=64, gt=0)
-    threads: int | None = Field(default=None, gt=0)
-    retry_failed: bool = False
-    dry_run: bool = False
-    commit_videos: int = Field(default=256, gt=0)
-    commit_seconds: float = Field(default=30.0, ge=0)
-    timeout: float = Field(default=300.0, gt=0)
-    isolate: bool = True
-    workers: int | None = Field(default=None, gt=0)
-    gpus: Annotated[tuple[int, ...] | None, BeforeValidator(_numbers)] = None
-    scheduler: str | None = None
-    dashboard: bool = False
-    shard: Annotated[tuple[int, int] | None, BeforeValidator(_share)] = None
+    videos: Annotated[
+        Path,
+        Field(description="Folder of videos or of folders of aligned frames."),
+        Flag(names=("--videos",), argument=True),
+    ]
+    store: Annotated[
+        str,
+        BeforeValidator(_any_store),
+        Field(description="Folder of the Zarr store, or `s3://…`; made, or continued."),
+        Flag(names=("--store", "--out"), argument=True),
+    ] = "features.zarr"
+    extractor: Annotated[
+        str,
+        Field(
+            description="Bundled name, a .safetensors made by `feie train-mma`, `mt-emotieffnet`, "
+            "`mt-mobilevit` or `mt-mobilefacenet`, a .json that describes an ONNX file, or "
+            "`FILE.py:NAME`, whose code is run (docs/extending.md)."
+        ),
+    ] = "mma-lite"
+    weights: Annotated[
+        Path | None,
+        Field(description="File of the extractor's weights, for an ONNX network or for code."),
+        Flag(default="where `feie models` puts them"),
+    ] = None
+    detector: Annotated[
+        str | None,
+        Field(
+            description="`scrfd` (weights where insightface keeps them), `scrfd:NAME`, "
+            "`scrfd:FILE.onnx`, `yunet` or `yunet:FILE.onnx`."
+        ),
+        Flag(default="scrfd"),
+    ] = None
+    faces: Annotated[
+        Literal["auto", "detect", "aligned"],
+        Field(
+            description="`aligned`: frames are 112x112 face crops; `detect`: find faces; "
+            "`auto`: aligned where frames are 112x112."
+        ),
+        _FACES,
+    ] = "auto"
+    fps: Annotated[
+        float | None,
+        Field(gt=0, description="Resample to this rate by time."),
+        Flag(default="as filmed"),
+    ] = None
+    follow: Annotated[
+        bool,
+        Field(
+            description="Look for the face around its last place before the whole frame is "
+            "searched."
+        ),
+        _FACES,
+    ] = True
+    stride: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=30,
+            description="Search every so many frames, interpolate landmarks in between.",
+        ),
+        _FACES,
+    ] = 1
+    all_faces: Annotated[
+        bool, Field(description="Keep every face: ids `VIDEO#1`, `VIDEO#2`, one a track."), _FACES
+    ] = False
+    detect_batch: Annotated[
+        int,
+        Field(ge=1, le=256, description="Frames searched in one call (GPUs), with --no-follow."),
+        _FACES,
+    ] = 1
+    embedding: Annotated[
+        bool, Field(description="Keep the extractor's embedding of each face too.")
+    ] = False
+    device: Annotated[str, Field(description="`cpu`, `cuda`, `cuda:1` or `auto`."), _SPEED] = "auto"
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"],
+        Field(
+            description="`fp32` is exact; `bf16` and, on GPUs, `fp16` move numbers by up to 0.02."
+        ),
+        _SPEED,
+    ] = "fp32"
+    compiled: Annotated[
+        bool,
+        Field(description="Compile the extractor first, for minutes; meant for GPUs."),
+        Flag(names=("--compile",)),
+        _SPEED,
+    ] = False
+    batch_size: Annotated[
+        int, Field(gt=0, description="Faces in one call of the extractor."), _SPEED
+    ] = 64
+    threads: Annotated[
+        int | None,
+        Field(gt=0, description="Videos decoded at the same time."),
+        Flag(default="one per core"),
+        _SPEED,
+    ] = None
+    retry_failed: Annotated[bool, Field(description="Try videos again that failed before.")] = False
+    dry_run: Annotated[bool, Field(description="List what would be done; write nothing.")] = False
+    commit_videos: Annotated[
+        int, Field(gt=0, description="Commit after that many videos…"), _COMMITS
+    ] = 256
+    commit_seconds: Annotated[
+        float, Field(ge=0, description="…or that many seconds."), _COMMITS
+    ] = 30.0
+    timeout: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="Give up a video after so many seconds in which its reading does not move.",
+        ),
+        _COMMITS,
+    ] = 300.0
+    isolate: Annotated[
+        bool,
+        Field(
+            description="Work in a child process, so that a video that crashes it costs one video."
+        ),
+        _COMMITS,
+    ] = True
+    workers: Annotated[
+        int | None,
+        Field(gt=0, description="Worker processes on this machine."),
+        Flag(default="this process"),
+        _MANY,
+    ] = None
+    gpus: Annotated[
+        tuple[int, ...] | None,
+        BeforeValidator(numbers),
+        Field(description="One worker process per GPU, e.g. `0,1,2,3`."),
+        Flag(typed=str),
+        _MANY,
+    ] = None
+    scheduler: Annotated[
+        str | None,
+        Field(
+            description="Use a running dask cluster: `tls://node7:8786` or a scheduler file; with "
+            "plain `tcp://`, whoever reaches its ports can run code as you."
+        ),
+        _MANY,
+    ] = None
+    dashboard: Annotated[
+        bool,
+        Field(
+            description="With --workers or --gpus: dask's dashboard on 127.0.0.1, without a "
+            "password."
+        ),
+        _MANY,
+    ] = False
+    shard: Annotated[
+        tuple[int, int] | None,
+        BeforeValidator(_share),
+        Field(description="Do part i of n, e.g. `2/8`, into a store to `feie merge` later."),
+        Flag(typed=str),
+        _MANY,
+    ] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -16,14 +16,15 @@ from feie.heads.data.labels import SplitName
 from feie.heads.measures.frame_scores import compare_frames, score_frames
 from feie.heads.measures.metrics import ccc, known, mean_defined
 from feie.heads.models.frame_va import box_filter, fill_gaps
-from feie.heads.runs.checkpoint import find_again
+from feie.heads.runs.checkpoint import find_again, find_run
 from feie.heads.runs.files import write_atomically, write_json
 from feie.heads.runs.frame_checkpoint import FrameHead, load_frame_head
 from feie.heads.wording import counted
 from feie.pipeline.evaluate.checks import head_leaks, log_test
-from feie.pipeline.evaluate.job import EvaluateOptions
+from feie.pipeline.evaluate.job import EvaluateOptions, difference_table
 from feie.pipeline.predict.frame_va import frame_lines
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.result import Cell, Result, Table, interval
 from feie.pipeline.train.frame_data import FrameSplit, read_frame_split, read_frames
 
 Array = NDArray[np.float64]
@@ -39,7 +40,7 @@ class FrameAgainstResult(BaseModel):
     p_value: dict[str, float | None]
 
 
-class FrameEvaluateResult(BaseModel):
+class FrameEvaluateResult(Result):
     """Agreement with the labels of a split's frames; None where it is undefined.
 
     Attributes
@@ -77,6 +78,33 @@ class FrameEvaluateResult(BaseModel):
     report: str | None
     notes: list[str]
 
+    def tables(self) -> list[Table]:
+        """Give the scores, and the differences from another run."""
+        rows: list[tuple[Cell, ...]] = [
+            (
+                name,
+                value,
+                interval(self.intervals[name]),
+                self.pearson[name],
+                self.mae[name],
+                self.stored_ccc[name] if self.stored_ccc else "",
+            )
+            for name, value in self.ccc.items()
+        ]
+        title = f"{self.run} on split {self.split}, {self.n} frames of {self.videos} videos"
+        columns = ("target", "CCC", "95 % interval", "Pearson", "MAE", "stored columns")
+        mean = ("mean", self.mean_ccc, interval(self.mean_interval), "", "", "")
+        found = [Table(title, columns, rows, [mean])]
+        return found if self.against is None else [*found, difference_table(self.against)]
+
+    def lines(self) -> list[str]:
+        """Give the notes, and name the files."""
+        files = ("predictions", "report")
+        return [
+            *(f"note: {note}" for note in self.notes),
+            *(f"{what} → {getattr(self, what)}" for what in files if getattr(self, what)),
+        ]
+
 
 def run(
     options: EvaluateOptions, folder: Path, progress: ProgressCallback = silent
@@ -111,7 +139,9 @@ def run(
         )
     against = None
     if options.against is not None:
-        against, more = _against(options.against, prediction[at], data, store, labels, options)
+        against, more = _against(
+            find_run(options.against, options.runs), prediction[at], data, store, labels, options
+        )
         notes += more
     predictions = folder / f"predictions-{split}.csv"
     write_atomically(

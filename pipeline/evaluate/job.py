@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from feie.features.errors import HeadError
 from feie.features.store.reader import Store
@@ -17,9 +17,10 @@ from feie.heads.data.joining import JoinAll, join_all
 from feie.heads.data.labels import Labels, SplitName, load_labels
 from feie.heads.measures.metrics import compare, known, mean_defined, pearson, score
 from feie.heads.models.plugin import use_heads
-from feie.heads.runs.checkpoint import find_again, latest_run
+from feie.heads.runs.checkpoint import find_again, find_run
 from feie.heads.runs.files import write_atomically, write_json
 from feie.heads.runs.frame_checkpoint import is_frame_level
+from feie.heads.runs.fusion import weight_range
 from feie.heads.runs.run import Run, load_run
 from feie.heads.runs.stores import (
     Predicted,
@@ -31,32 +32,68 @@ from feie.heads.runs.stores import (
 )
 from feie.heads.wording import counted
 from feie.pipeline.evaluate.checks import differences, leaks, log_test
+from feie.pipeline.options import Flag, Options
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.result import Cell, Result, Table, interval
 
 if TYPE_CHECKING:
-    from feie.pipeline.evaluate.frame_va import FrameEvaluateResult
+    from feie.pipeline.evaluate.frame_va import FrameAgainstResult, FrameEvaluateResult
 
 
-class EvaluateOptions(BaseModel):
-    """What `feie evaluate` is asked to do; see ``feie evaluate --help`` for each.
+class EvaluateOptions(Options):
+    """What `feie evaluate` is asked to do.
 
-    Without ``run`` it is the run that ended last under ``runs``; without ``store`` or ``labels``
-    they are the ones that it was trained on. A fusion takes a store a head, or one for all.
+    A fusion takes a store a head, or one for all.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    run: Path | None = None
-    runs: Path = Path("runs")
-    store: StorePaths = ()
-    labels: Path | None = None
-    split: SplitName = "val"
-    unmatched: float = Field(default=0.05, ge=0, le=1)
-    against: Path | None = None
-    submission: Path | None = None
-    form: SubmissionForm = "labels"
-    report: Path | None = None
-    head: tuple[str, ...] = ()
+    run: Annotated[
+        Path | None,
+        Field(description="Folder of a run, or its name in --runs."),
+        Flag(default="the newest of --runs"),
+    ] = None
+    runs: Annotated[Path, Field(description="Folder of all runs.")] = Path("runs")
+    store: Annotated[
+        StorePaths,
+        Field(description="Another store; for a fusion one for each head, repeated."),
+        Flag(names=("--store",), argument=True, default="the run's own", typed=list[str]),
+    ] = ()
+    labels: Annotated[
+        Path | None, Field(description="Other labels."), Flag(default="the run's own")
+    ] = None
+    split: Annotated[
+        SplitName,
+        Field(description="The test split is used only with `--split test`; each use is logged."),
+    ] = "val"
+    unmatched: Annotated[
+        float, Field(ge=0, le=1, description="Share of labels that may lack a video.")
+    ] = 0.05
+    against: Annotated[
+        Path | None, Field(description="Another run: differences by a paired bootstrap.")
+    ] = None
+    submission: Annotated[
+        Path | None,
+        Field(description="Write the predictions as a challenge wants them."),
+        Flag(names=("--out", "--submission")),
+    ] = None
+    form: Annotated[
+        SubmissionForm,
+        Field(
+            description="Of --out: `labels` (ids as in the label file), `eri` (`File_ID`, "
+            "[00001]; MuSe too), `emi` (`Filename`, 00001) or `plain`."
+        ),
+        Flag(names=("--format", "--form")),
+    ] = "labels"
+    report: Annotated[
+        Path | None,
+        Field(description="Write a page with tables and pictures too (HTML, one file)."),
+    ] = None
+    head: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Code of the run's head, `FILE.py:NAME`, where no package offers it; it "
+            "is run."
+        ),
+    ] = ()
 
 
 class AgainstResult(BaseModel):
@@ -105,7 +142,7 @@ class HeadScores(BaseModel):
     pearson: dict[str, float | None]
 
 
-class EvaluateResult(BaseModel):
+class EvaluateResult(Result):
     """Agreement with the labels of a split; None where a constant column leaves it undefined.
 
     Attributes
@@ -163,6 +200,63 @@ class EvaluateResult(BaseModel):
     report: str | None
     notes: list[str]
 
+    def tables(self) -> list[Table]:
+        """Give the scores; those of each head of a fusion; the differences from another run."""
+        columns = ("target", "Pearson", "95 % interval", "CCC", "MAE", "length only")
+        base = self.length_baseline
+        rows: list[tuple[Cell, ...]] = [
+            (
+                name,
+                rho,
+                interval(self.intervals[name]),
+                self.ccc[name],
+                self.mae[name],
+                base.pearson[name],
+            )
+            for name, rho in self.pearson.items()
+        ]
+        mean = (
+            "mean",
+            self.mean_pearson,
+            interval(self.mean_interval),
+            self.mean_ccc,
+            self.mean_mae,
+            base.mean_pearson,
+        )
+        title = f"{self.run} on split {self.split}, {self.n} videos"
+        found = [Table(title, columns, rows, [mean])]
+        if self.heads:
+            alone: list[tuple[Cell, ...]] = [
+                (f"{Path(h.run).name}: {h.store}", weight_range(h.weights), h.mean_pearson)
+                for h in self.heads
+            ]
+            fused = [("fused", "", self.mean_pearson)]
+            columns = ("head", "weight", "mean Pearson")
+            found.append(Table("each store alone, and fused", columns, alone, fused))
+        if self.against is not None:
+            found.append(difference_table(self.against))
+        return found
+
+    def lines(self) -> list[str]:
+        """Give the notes, and name the files."""
+        files = ("predictions", "submission", "report")
+        return [
+            *(f"note: {note}" for note in self.notes),
+            *(f"{what} → {getattr(self, what)}" for what in files if getattr(self, what)),
+        ]
+
+
+def difference_table(other: AgainstResult | FrameAgainstResult) -> Table:
+    """Give how much better a run is than another one, the mean below a line."""
+    rows: list[tuple[Cell, ...]] = [
+        (name, value, interval(other.interval[name]), other.p_value[name])
+        for name, value in other.difference.items()
+    ]
+    title = f"less {other.run} (paired bootstrap)"
+    columns = ("target", "difference", "95 % interval", "p")
+    means = [row for row in rows if row[0] == "mean"]
+    return Table(title, columns, [row for row in rows if row[0] != "mean"], means)
+
 
 def run(
     options: EvaluateOptions, progress: ProgressCallback = silent
@@ -179,7 +273,7 @@ def run(
         Run, store or labels cannot be used together.
     """
     use_heads(options.head)
-    folder = options.run or latest_run(options.runs)
+    folder = find_run(options.run, options.runs)
     if is_frame_level(folder):
         from feie.pipeline.evaluate import frame_va as evaluate_frame_va
 
@@ -224,7 +318,9 @@ def _evaluate(options: EvaluateOptions, scored: Run, progress: ProgressCallback)
 
     against = None
     if options.against is not None:
-        against, more = _against(options.against, scored, stores, labels, joined, found, options)
+        against, more = _against(
+            find_run(options.against, options.runs), scored, stores, labels, joined, found, options
+        )
         notes += more
     predictions = folder / f"predictions-{split}.csv"
     ids = joined.labels.ids

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, computed_field
+from pydantic import computed_field
 
 from feie.features.errors import StoreNotFoundError, UsageError, VideoError
 from feie.features.faces.stream import FaceOptions
@@ -27,11 +27,12 @@ from feie.pipeline.engine.protocol import Made
 from feie.pipeline.extract.reproduce import arguments_of
 from feie.pipeline.known import Held, refuse_track_names
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.result import Result, failures, some
 
 __all__ = ["ExtractOptions", "ExtractResult", "run"]
 
 
-class ExtractResult(BaseModel):
+class ExtractResult(Result):
     """What `feie extract` did.
 
     Attributes
@@ -74,6 +75,33 @@ class ExtractResult(BaseModel):
     def failed(self) -> int:
         """Number of `failures`."""
         return len(self.failures)
+
+    @property
+    def exit_code(self) -> int:
+        """3 where videos failed, now or before."""
+        return 3 if self.failed else 0
+
+    def lines(self) -> list[str]:
+        """Say what was done, or would be, and name what was not."""
+        todo = f"{len(self.planned)} to extract"
+        said = [
+            *self.planned,
+            f"{self.videos} videos: {todo if self.planned else f'{self.extracted} extracted'}, "
+            f"{self.skipped} done before, {self.failed} failed",
+        ]
+        if self.replaced:
+            said.append(
+                f"{self.replaced} replaced what the store held of the same id from other bytes"
+            )
+        if self.frames:
+            said.append(
+                f"{self.frames} frames, {self.face_share:.1%} with a face, "
+                f"{self.frames_per_second:g} frames/s → {self.store}"
+            )
+        said += failures(self.failures)
+        if self.ignored:
+            said.append(f"passed over, no videos ({len(self.ignored)}): {some(self.ignored)}")
+        return said
 
 
 def run(options: ExtractOptions, progress: ProgressCallback = silent) -> ExtractResult:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from feie.features.errors import DataError, UsageError
 from feie.features.extractors.load import Extractor, load_extractor
 from feie.features.faces.detectors import Detector, load_detector
-from feie.features.mma.data.config import DataConfig, PackConfig, PartConfig, Split
+from feie.features.mma.data.config import DataConfig, PackConfig, PartConfig
 from feie.features.mma.data.crops import CROP_SEARCH
 from feie.features.mma.data.face_rows import FaceRows, in_order
 from feie.features.mma.data.labelled import Labelled
@@ -20,72 +20,17 @@ from feie.features.mma.scoring.scores import Scores, score_pack
 from feie.features.mma.training.sampling import load_faces
 from feie.features.mma.vocabulary import Codes
 from feie.pipeline.extractor.accounts import dropped, remarks
+from feie.pipeline.extractor.options import EvaluateMmaOptions
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.result import Cell, Result, Table, interval
+
+__all__ = ["EvaluateMmaOptions", "EvaluateMmaResult", "run"]
 
 _BATCH = 64
 _READ: TypeAdapter[DataConfig] = TypeAdapter(DataConfig)
 
 
-class EvaluateMmaOptions(BaseModel):
-    """Options of `feie evaluate-mma`.
-
-    Attributes
-    ----------
-    data : Path
-        HDF5 pack, see `feie.features.mma.data.packs.read_pack`; or what the reader takes: the
-        folder of a data set, or a table.
-    reader : {"pack", "affectnet", "aff-wild2", "emotionet", "table"}
-        Who reads it, see `feie.features.mma.data.config` for the next six.
-    split : {"train", "val", "test"}, optional
-        Which split of a data set.
-    partition : tuple of Path
-        Files or folders that say which images belong to the split.
-    images, annotations : Path, optional
-        Where these are.
-    outside : {"keep", "drop"}
-        Images whose expression is none of the seven: scored without it, or not at all.
-    every : int
-        Score every so-manieth image of a data set.
-    tolerance : float
-        Largest share of images of a data set that may be missing or unreadable.
-    weights : str
-        Bundled name or path of a ``.safetensors`` file.
-    detector : str, optional
-        Aligns images that are not 112x112 and have no landmarks, e.g. ``scrfd:FILE``; where it
-        finds nothing, and without it, one fixed crop does.
-    held_out : float, optional
-        Score only the share of images that `train-mma` holds out by the same number.
-    held_out_by : {"name", "person"}
-        Whether it holds out by the image's name or by who is seen.
-    without : Path, optional
-        Another pack, whose images are not scored where they are the same pixel for pixel.
-    repeats : int
-        Bootstrap resamples.
-    device : str
-        Torch device, or ``auto``.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    data: Path
-    reader: Literal["pack", "affectnet", "aff-wild2", "emotionet", "table"] = "pack"
-    split: Split | None = None
-    partition: tuple[Path, ...] = ()
-    images: Path | None = None
-    annotations: Path | None = None
-    outside: Literal["keep", "drop"] = "keep"
-    every: int = Field(default=1, gt=0)
-    tolerance: float = Field(default=0.01, ge=0, le=1)
-    weights: str = "mma-lite"
-    detector: str | None = None
-    held_out: float | None = Field(default=None, gt=0, lt=1)
-    held_out_by: Literal["name", "person"] = "name"
-    without: Path | None = None
-    repeats: int = Field(default=1000, ge=0)
-    device: str = "cpu"
-
-
-class EvaluateMmaResult(Scores):
+class EvaluateMmaResult(Scores, Result):
     """Scores, and what they were measured with.
 
     Attributes
@@ -123,6 +68,29 @@ class EvaluateMmaResult(Scores):
     dropped: dict[str, int]
     unreadable: list[str]
 
+    def tables(self) -> list[Table]:
+        """Give the figures with their intervals, then counts, recall and F1."""
+        rows: list[tuple[Cell, ...]] = [
+            (name, value, interval(self.intervals.get(name)))
+            for name, value in self.headline().items()
+        ]
+        rows += [(f"outside its expressions: {k}", n, "") for k, n in self.outside.items()]
+        rows += [(f"left out: {reason}", n, "") for reason, n in self.dropped.items()]
+        rows += [(f"recall {name}", value, "") for name, value in self.recall.items()]
+        rows += [(f"F1 {name}", value, "") for name, value in self.au_f1.items()]
+        title = f"{self.data}: {self.n} images, {self.extractor}"
+        return [Table(title, ("figure", "value", "95 % interval"), rows)]
+
+    def lines(self) -> list[str]:
+        """Say what was assumed of the labels, and what could not be read."""
+        said = []
+        if self.expression_codes == "aff-wild2":
+            said.append("expression codes were taken in Aff-Wild2's order (0 neutral … 6 surprise)")
+        if self.unreadable:
+            few = ", ".join(self.unreadable[:10])
+            said.append(f"{len(self.unreadable)} images cannot be read: {few}")
+        return said
+
 
 def run(options: EvaluateMmaOptions, progress: ProgressCallback = silent) -> EvaluateMmaResult:
     """Score an extractor on a pack or a data set.
@@ -133,7 +101,7 @@ def run(options: EvaluateMmaOptions, progress: ProgressCallback = silent) -> Eva
         Data, weights, a detector or a device that cannot be used.
     """
     config = _data_config(options)
-    extractor = load_extractor(options.weights, options.device)
+    extractor = load_extractor(options.extractor, options.device)
     detector = load_detector(options.detector, CROP_SEARCH) if options.detector else None
     data, faces = _load(config, detector)
     for said in remarks(data):

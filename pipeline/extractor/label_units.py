@@ -3,43 +3,29 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import h5py
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from feie.features.mma.data.crops import pack_faces
 from feie.features.mma.data.packs import read_pack
 from feie.features.mma.teacher import Teacher, guessed_units
+from feie.pipeline.extractor.options import LabelUnitsOptions
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.result import Result
+
+__all__ = ["LabelUnitsOptions", "LabelUnitsResult", "run"]
 
 
-class LabelUnitsOptions(BaseModel):
-    """Which pack to label.
-
-    Attributes
-    ----------
-    data : Path
-        HDF5 pack.
-    teacher : Path
-        MediaPipe's ``face_landmarker.task``.
-    out : Path
-        The HDF5 file of ``name`` and ``au`` to write, for ``pseudo_units`` of a source.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    data: Path
-    teacher: Path
-    out: Path
-
-
-class LabelUnitsResult(BaseModel):
+class LabelUnitsResult(Result):
     """How many images there are, and in how many the teacher saw a face."""
 
     images: int
     labelled: int
+
+    def lines(self) -> list[str]:
+        """Count what was labelled."""
+        return [f"{self.labelled} of {self.images} images labelled: the teacher saw a face there"]
 
 
 def run(options: LabelUnitsOptions, progress: ProgressCallback = silent) -> LabelUnitsResult:

@@ -10,23 +10,24 @@ from contextlib import contextmanager
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from feie.features.errors import UsageError
 from feie.features.schema import ACTION_UNITS
 from feie.features.synthetic.ict import load_ict
 from feie.features.synthetic.render import FaceRenderer
 from feie.features.synthetic.sampling import draw_sample
+from feie.pipeline.extractor.options import HELD_OUT_EVERY, RenderFacesOptions
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.result import Result
 
-HELD_OUT_EVERY = 5
-"""Identity numbers that leave remainder 4 by this are held out: a fifth of all."""
+__all__ = ["HELD_OUT_EVERY", "RenderFacesOptions", "RenderFacesResult", "run"]
+
 FACTORS = ("tone", "yaw", "pitch")
 """What may make a face harder, stored with it: skin tone (0 lightest to 1 darkest), and the
 head's turn, degrees."""
@@ -44,43 +45,7 @@ _SOURCE = (
 )
 
 
-class RenderFacesOptions(BaseModel):
-    """Options of `run`.
-
-    Attributes
-    ----------
-    model : Path
-        The ICT face model as HDF5.
-    out : Path
-        The pack to write (HDF5); must not exist.
-    count : int
-        Number of images.
-    seed : int
-        The pack is a function of model, count, seed, identities, people and quality.
-    identities : int
-        Number of persons there are; person k is a seeded draw of 100 shape weights and of skin,
-        hair, brows and eyes, the same in every pack.
-    people : {"train", "held-out", "all"}
-        Which persons may appear: "held-out" those with k mod 5 = 4, "train" the others.
-    quality : int
-        JPEG quality of the stored crops.
-    workers : int
-        Processes; 1 renders in this one.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: Path
-    out: Path
-    count: int = Field(30_000, ge=1)
-    seed: int = Field(0, ge=0)
-    identities: int = Field(1000, ge=HELD_OUT_EVERY)
-    people: Literal["train", "held-out", "all"] = "train"
-    quality: int = Field(92, ge=1, le=100)
-    workers: int = Field(1, ge=1)
-
-
-class RenderFacesResult(BaseModel):
+class RenderFacesResult(Result):
     """What was written.
 
     Attributes
@@ -99,6 +64,10 @@ class RenderFacesResult(BaseModel):
     images: int
     people: int
     seconds: float
+
+    def lines(self) -> list[str]:
+        """Count what was rendered."""
+        return [f"{self.images} images of {self.people} persons in {self.seconds:g} s → {self.out}"]
 
 
 class _Row(NamedTuple):

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
 from feie.features.devices import check_precision, pick_device
 from feie.features.errors import DataError, UsageError
@@ -29,48 +28,17 @@ from feie.features.mma.training.soft_targets import blended
 from feie.features.mma.training.trainer import Trainer, config_digest, opinion
 from feie.features.mma.weights import save_weights
 from feie.pipeline.extractor.accounts import newly_unreadable, remarks, summary, unreadable
+from feie.pipeline.extractor.options import TrainMmaOptions
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.result import Result
+
+__all__ = ["TrainMmaOptions", "TrainMmaResult", "run"]
 
 _CHECKPOINT = "checkpoint.safetensors"
 _CHUNK = 512
 
 
-class TrainMmaOptions(BaseModel):
-    """Options of `feie train-mma`.
-
-    Attributes
-    ----------
-    config : Path
-        YAML file, see `MmaConfig`, or the name of one that comes with feie (``mma-base``).
-    data_root : tuple of Path
-        Folders below which the data named in the configuration are looked for, in order.
-    out : Path
-        Folder of the run; ``stage-1`` … below it hold checkpoint, log, curves and weights of each
-        stage. A run that was killed goes on from its last checkpoint there.
-    detector : str, optional
-        For data with ``crops: detected``, e.g. ``scrfd:FILE``.
-    device : str
-        Torch device of the network, or ``auto``. Faces are read and augmented on the CPU wherever
-        it is: a batch depends on the configuration and the step alone.
-    threads : int
-        Threads of the network on a CPU.
-    workers : int
-        Threads that read, align and augment, one batch each; 0 takes the processors that the
-        network leaves, at most eight. Their number changes no number.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    config: Path
-    data_root: tuple[Path, ...] = (Path(),)
-    out: Path = Path("mma-run")
-    detector: str | None = None
-    device: str = "auto"
-    threads: int = Field(default=2, ge=1)
-    workers: int = Field(default=0, ge=0)
-
-
-class TrainMmaResult(BaseModel):
+class TrainMmaResult(Result):
     """What a training run came to.
 
     Attributes
@@ -94,6 +62,18 @@ class TrainMmaResult(BaseModel):
     images: dict[str, dict[str, int]] = {}
     unreadable: dict[str, list[str]] = {}
     validation: dict[str, dict[str, float]] = {}
+
+    def lines(self) -> list[str]:
+        """Say what could not be read, what validation came to, and where the weights are."""
+        said = [
+            f"{source}: {len(names)} unreadable: {', '.join(names[:10])}"
+            for source, names in self.unreadable.items()
+            if names
+        ]
+        for pack, scores in self.validation.items():
+            figures = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
+            said.append(f"{pack}: {figures}")
+        return [*said, f"{self.steps} steps → {self.weights}"]
 
 
 def run(options: TrainMmaOptions, progress: ProgressCallback = silent) -> TrainMmaResult:

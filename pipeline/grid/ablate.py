@@ -8,12 +8,12 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from scipy.stats import spearmanr
 
 from feie.features.devices import pick_device
@@ -36,7 +36,9 @@ from feie.pipeline.grid.tables import (
     TableName,
     read_published,
 )
+from feie.pipeline.options import Flag, Names, Options, StoreArgument
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.result import Cell, Result, Table, failures
 from feie.pipeline.train.options import TrainHeadOptions
 
 PLAN, TABLE, RUNS, PICTURE = "ablation.json", "table.csv", "runs.csv", "table.png"
@@ -46,39 +48,102 @@ _FREE = {"seeds", "out", "store", "labels", "stack", "jobs", "device", "publishe
 """Options that may differ when an ablation is taken up again; of the files the content counts."""
 
 
-class AblateOptions(BaseModel):
-    """What `feie ablate` is asked to do; see ``feie ablate --help`` for each.
+_STEPS = Flag(panel="Training")
+_INPUT = Flag(panel="Frames")
+_BY_PRESET = Flag(default="of the preset")
 
-    ``subset`` is that of table architecture. What is not listed here is as in
-    `feie.pipeline.train.options.TrainHeadOptions`.
+
+class AblateOptions(Options):
+    """What `feie ablate` is asked to do.
+
+    What is not listed here is as in `feie.pipeline.train.options.TrainHeadOptions`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    table: TableName = "subsets"
-    seeds: int = Field(default=5, ge=1, le=1000)
-    store: str = "features.zarr"
-    labels: Path = Path("labels.csv")
-    subset: tuple[str, ...] = Field(default=("va", "expr", "au"), min_length=1)
-    targets: tuple[str, ...] = ()
-    out: Path | None = None
-    preset: PresetName = "default"
-    lr: float | None = Field(default=None, gt=0)
-    batch: int | None = Field(default=None, ge=1)
-    epochs: int | None = Field(default=None, ge=1)
-    patience: int | None = Field(default=None, ge=1)
-    clip: float | None = Field(default=None, gt=0)
-    t: int = Field(default=480, ge=1, le=100_000)
-    frame_stride: int = Field(default=1, ge=1, le=10_000)
-    missing: MissingPolicy = "drop"
-    long: LongPolicy = "uniform"
-    space: Space = "prob"
-    unmatched: float = Field(default=0.05, ge=0, le=1)
-    checkpoint_seconds: float = Field(default=20.0, ge=0)
-    stack: Literal["auto", "on", "off"] = "auto"
-    jobs: int | None = Field(default=None, ge=1)
-    device: str = "auto"
-    published: Path | None = None
+    table: Annotated[
+        TableName,
+        Field(description="`subsets` (Kollias et al., Table 3) or `architecture` (their Table 4)."),
+    ] = "subsets"
+    seeds: Annotated[
+        int, Field(ge=1, le=1000, description="Runs per row; can be raised later.")
+    ] = 5
+    store: StoreArgument = "features.zarr"
+    labels: Annotated[
+        Path, Field(description="CSV or Parquet: an id column, `split`, numeric targets.")
+    ] = Path("labels.csv")
+    subset: Annotated[
+        Names,
+        Field(min_length=1, description="Groups of columns of table architecture."),
+    ] = ("va", "expr", "au")
+    targets: Annotated[
+        Names, Field(description="Label columns, comma-separated."), Flag(default="all")
+    ] = ()
+    out: Annotated[
+        Path | None,
+        Field(description="Folder of runs and table."),
+        Flag(default="ablation-TABLE"),
+    ] = None
+    preset: Annotated[
+        PresetName,
+        Field(description="`default`, or `paper` (batch 4, learning rate 1e-4)."),
+        _STEPS,
+    ] = "default"
+    lr: Annotated[
+        float | None, Field(gt=0, description="Adam's learning rate."), _BY_PRESET, _STEPS
+    ] = None
+    batch: Annotated[
+        int | None, Field(ge=1, description="Videos per batch."), _BY_PRESET, _STEPS
+    ] = None
+    epochs: Annotated[
+        int | None, Field(ge=1, description="At most so many."), _BY_PRESET, _STEPS
+    ] = None
+    patience: Annotated[
+        int | None,
+        Field(ge=1, description="Stop after so many without a better validation Pearson."),
+        _BY_PRESET,
+        _STEPS,
+    ] = None
+    clip: Annotated[
+        float | None, Field(gt=0, description="Largest gradient norm of each run."), _STEPS
+    ] = None
+    t: Annotated[int, Field(ge=1, le=100_000, description="Most frames of a video."), _INPUT] = 480
+    frame_stride: Annotated[
+        int, Field(ge=1, le=10_000, description="Read only every so many frames."), _INPUT
+    ] = 1
+    missing: Annotated[
+        MissingPolicy, Field(description="Frames without a face: `drop`, `hold` or `zero`."), _INPUT
+    ] = "drop"
+    long: Annotated[
+        LongPolicy,
+        Field(description="Videos longer than t: `uniform` resampling or `head`."),
+        _INPUT,
+    ] = "uniform"
+    space: Annotated[
+        Space,
+        Field(description="`prob`: probabilities as stored; `logit`: their logits."),
+        _INPUT,
+    ] = "prob"
+    unmatched: Annotated[
+        float, Field(ge=0, le=1, description="Share of labels that may lack a video.")
+    ] = 0.05
+    checkpoint_seconds: Annotated[
+        float,
+        Field(ge=0, description="Least time between two saved states."),
+        Flag(hidden=True),
+    ] = 20.0
+    stack: Annotated[
+        Literal["auto", "on", "off"],
+        Field(description="Train runs in one stack: `auto` (where it is faster), `on` or `off`."),
+    ] = "auto"
+    jobs: Annotated[
+        int | None,
+        Field(ge=1, description="Processes side by side, one thread each."),
+        Flag(default="one per core"),
+    ] = None
+    device: Annotated[str, Field(description="`cpu`, `cuda`, `cuda:1` or `auto`.")] = "auto"
+    published: Annotated[
+        Path | None,
+        Field(description="CSV `row,published` that completes the published column."),
+    ] = None
 
     @property
     def folder(self) -> Path:
@@ -119,7 +184,7 @@ class AblationRow(BaseModel):
     by_target: dict[str, float | None]
 
 
-class AblateResult(BaseModel):
+class AblateResult(Result):
     """What `feie ablate` did.
 
     Attributes
@@ -146,6 +211,37 @@ class AblateResult(BaseModel):
     picture: str
     seconds: float
     notes: list[str]
+
+    @property
+    def exit_code(self) -> int:
+        """1 where a run has no head."""
+        return 1 if self.failed else 0
+
+    def tables(self) -> list[Table]:
+        """Give our figures beside the published ones."""
+        rows: list[tuple[Cell, ...]] = [
+            (
+                row.name,
+                row.mean,
+                "" if row.sd is None else f"± {row.sd:.3f}",
+                len(row.seeds),
+                "" if row.published is None else row.published,
+            )
+            for row in self.rows
+        ]
+        return [Table(self.out, ("row", "Pearson", "sd", "seeds", "as published"), rows)]
+
+    def lines(self) -> list[str]:
+        """Say how near the published order is, what failed, and what was written."""
+        said = list(self.notes)
+        if self.rank_correlation is not None:
+            said.append(f"rank correlation with the published rows: {self.rank_correlation:.2f}")
+        return [
+            *said,
+            *failures(self.failed),
+            f"{self.trained} runs trained, {self.kept} were there → {self.csv}, {self.runs_csv}, "
+            f"{self.picture}",
+        ]
 
 
 def run(options: AblateOptions, progress: ProgressCallback = silent) -> AblateResult:

@@ -25,6 +25,7 @@ from feie.heads.runs.checkpoint import HEAD_JSON
 from feie.heads.runs.files import disk_errors, read_json, write_atomically, write_json
 from feie.pipeline.grid.processes import Task, train_all
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.result import Cell, Result, Table, failures
 from feie.pipeline.train.options import TrainHeadOptions
 
 PLAN, TABLE, MOST = "sweep.json", "sweep.csv", 1000
@@ -83,7 +84,7 @@ class SweepRow(BaseModel):
     runs: list[str]
 
 
-class SweepResult(BaseModel):
+class SweepResult(Result):
     """What a sweep did; the best setting first."""
 
     out: str
@@ -94,6 +95,27 @@ class SweepResult(BaseModel):
     csv: str
     seconds: float
     notes: list[str]
+
+    @property
+    def exit_code(self) -> int:
+        """1 where a run has no head."""
+        return 1 if self.failed else 0
+
+    def tables(self) -> list[Table]:
+        """Give the settings, best first."""
+        names = list(self.rows[0].setting)
+        rows: list[tuple[Cell, ...]] = []
+        for row in self.rows:
+            values = (row.setting[name] for name in names)
+            cells = (",".join(v) if isinstance(v, list | tuple) else str(v) for v in values)
+            rows.append((*cells, row.mean, "" if row.sd is None else row.sd, row.seeds))
+        title = f"{self.out}: {self.trained} runs trained, {self.kept} kept"
+        return [Table(title, (*names, "mean Pearson (val)", "sd", "seeds"), rows)]
+
+    def lines(self) -> list[str]:
+        """Name what failed, and the table."""
+        notes = (f"note: {note}" for note in self.notes)
+        return [*failures(self.failed), *notes, f"table → {self.csv}, {self.seconds:g} s"]
 
 
 def run(options: SweepOptions, progress: ProgressCallback = silent) -> SweepResult:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 import pandas as pd
-from pydantic import BaseModel, computed_field
+from pydantic import computed_field
 
 from feie.features.errors import StoreError, UsageError, VideoError
 from feie.features.formats.reading.imported import FeatureFiles, Format, ImportedVideo
@@ -24,11 +24,12 @@ from feie.pipeline.imports.records import UNTIMED, record_of, said_before, untim
 from feie.pipeline.known import Held, refuse_track_names
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.provenance import library_versions
+from feie.pipeline.result import Result, failures, some
 
 __all__ = ["ImportFeaturesOptions", "ImportFeaturesResult", "run"]
 
 
-class ImportFeaturesResult(BaseModel):
+class ImportFeaturesResult(Result):
     """What `feie import` did.
 
     Attributes
@@ -79,6 +80,37 @@ class ImportFeaturesResult(BaseModel):
     def failed(self) -> int:
         """Number of `failures`."""
         return len(self.failures)
+
+    @property
+    def exit_code(self) -> int:
+        """3 where videos failed, now or before."""
+        return 3 if self.failed else 0
+
+    def lines(self) -> list[str]:
+        """Say what was done, or would be, and name what was not."""
+        todo = f"{len(self.planned)} to import"
+        said = [
+            *self.planned,
+            f"{self.files} files of format {self.format}, {self.videos} videos: "
+            f"{todo if self.planned else f'{self.imported} imported'}, "
+            f"{self.skipped} done before, {self.failed} failed",
+        ]
+        if self.replaced:
+            said.append(
+                f"{self.replaced} replaced what the store held of the same id from other bytes"
+            )
+        if self.frames:
+            said.append(
+                f"{self.frames} frames, {self.face_share:.1%} of them valid, "
+                f"{self.frames_per_second:g} frames/s → {self.store}"
+            )
+            groups = ", ".join(f"{name} ({b - a})" for name, (a, b) in self.groups.items())
+            said.append(f"groups of columns: {groups}")
+        said += [f"{note}: {count} videos" for note, count in self.notes.items()]
+        said += failures(self.failures)
+        if self.ignored:
+            said.append(f"passed over ({len(self.ignored)}): {some(self.ignored)}")
+        return said
 
 
 def run(

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from feie import __version__
 from feie.features.errors import UsageError
@@ -15,39 +15,15 @@ from feie.features.files import write_whole
 from feie.features.store.layout import FAILED
 from feie.features.store.reader import Store, open_store
 from feie.pipeline.inspect.cells import cells_of
+from feie.pipeline.inspect.options import InspectOptions
 from feie.pipeline.inspect.words import made_by
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.result import Result, failures
+
+__all__ = ["InspectOptions", "InspectResult", "run"]
 
 _KINDS = ("png", "pdf", "svg")
-
-
-class InspectOptions(BaseModel):
-    """What to look at.
-
-    Attributes
-    ----------
-    videos : tuple of str
-        Ids, or patterns of ids as a shell has them (``session1/*``).
-    out : Path, optional
-        A picture (``.png``, ``.pdf``, ``.svg``) of one video, else a folder of pictures; by
-        default named after the video, or ``pictures``.
-    source : Path, optional
-        Folder of the videos, for faces; by default where the store found them.
-    start, stop : float, optional
-        Seconds to show; by default all.
-    html : Path, optional
-        Write a page about all videos, or those named, in place of pictures.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    store: str = "features.zarr"
-    videos: tuple[str, ...] = ()
-    out: Path | None = None
-    source: Path | None = None
-    start: float | None = None
-    stop: float | None = None
-    html: Path | None = None
+_NAMED = 20  # pictures that are named one by one
 
 
 class Picture(BaseModel):
@@ -73,7 +49,7 @@ class Picture(BaseModel):
     note: str = ""
 
 
-class InspectResult(BaseModel):
+class InspectResult(Result):
     """What was written.
 
     Attributes
@@ -91,6 +67,21 @@ class InspectResult(BaseModel):
     html: Path | None = None
     videos: int = 0
 
+    @property
+    def exit_code(self) -> int:
+        """3 where a video of a pattern has nothing to show."""
+        return 3 if self.failed else 0
+
+    def lines(self) -> list[str]:
+        """Name the files that were written, and the videos that have nothing to show."""
+        said = [] if self.html is None else [f"{self.videos} videos → {self.html}"]
+        for picture in self.pictures[:_NAMED]:
+            shown = f"{picture.faces} of them" if picture.faces else f"none of them: {picture.note}"
+            said.append(f"{picture.file}  {picture.frames} frames; faces shown of {shown}")
+        if len(self.pictures) > _NAMED:
+            said.append(f"… {len(self.pictures)} pictures in all")
+        return [*said, *failures(self.failed)]
+
 
 def run(options: InspectOptions, progress: ProgressCallback = silent) -> InspectResult:
     """Draw videos of a store, or write the page about them.
@@ -105,12 +96,12 @@ def run(options: InspectOptions, progress: ProgressCallback = silent) -> Inspect
     _check(options)
     store = open_store(options.store)
     result = InspectResult(store=store.path)
-    if options.html is not None:
+    if (page := options.page) is not None:
         from feie.pipeline.inspect.page import write_page
 
         names = _chosen(store, options.videos) if options.videos else store.videos.index.to_list()
-        write_page(options.html, store, names, progress)
-        return result.model_copy(update={"html": options.html, "videos": len(names)})
+        write_page(page, store, names, progress)
+        return result.model_copy(update={"html": page, "videos": len(names)})
     names = _chosen(store, options.videos)
     files = _files(names, options)
     for done, name in enumerate(names, 1):
@@ -125,8 +116,8 @@ def run(options: InspectOptions, progress: ProgressCallback = silent) -> Inspect
 
 
 def _check(options: InspectOptions) -> None:
-    if not options.videos and options.html is None:
-        raise UsageError("name a video, as `feie inspect STORE VIDEO_ID`, or give --html FILE")
+    if not options.videos and options.page is None:
+        raise UsageError("name a video, as `feie inspect STORE VIDEO_ID`, or give --out FILE.html")
     if options.source is not None and not options.source.exists():
         raise UsageError(f"{options.source} does not exist; --source wants the videos' folder")
     low, high = options.start, options.stop

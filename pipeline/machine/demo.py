@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict
 
 from feie.features.errors import UsageError
 from feie.pipeline.evaluate import job as evaluate
 from feie.pipeline.extract import job as extract
+from feie.pipeline.machine.options import DemoOptions
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.result import Result, Table
 from feie.pipeline.train import job as train_head
 from feie.pipeline.train.options import TrainHeadOptions
 from feie.pipeline.train.run import TrainHeadResult
 
-
-class DemoOptions(BaseModel):
-    """Where the example lies and where the results go."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    data: Path = Path("data.example")
-    out: Path = Path("feie-demo")
-    seed: int = 0
+__all__ = ["DemoOptions", "DemoResult", "run"]
 
 
-class DemoResult(BaseModel):
+class DemoResult(Result):
     """The three results, and the seconds that all of it took."""
 
     extract: extract.ExtractResult
     train_head: TrainHeadResult
     evaluate: evaluate.EvaluateResult
     seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """3 where a clip failed."""
+        return self.extract.exit_code
+
+    def tables(self) -> Sequence[Table]:
+        """Give those of the evaluation."""
+        return self.evaluate.tables()
+
+    def lines(self) -> list[str]:
+        """Say what the three commands say."""
+        parts = (self.extract, self.train_head, self.evaluate)
+        said = [line for part in parts for line in part.lines()]
+        return [*said, f"all of it took {self.seconds:g} s"]
 
 
 def run(options: DemoOptions, progress: ProgressCallback = silent) -> DemoResult:

@@ -13,10 +13,14 @@ from typing import Literal
 
 import numpy as np
 from packaging.specifiers import SpecifierSet
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, computed_field
 
 from feie.features.errors import MissingWeightsError
+from feie.pipeline.machine.options import DoctorOptions
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.result import Result
+
+__all__ = ["DoctorOptions", "DoctorResult", "Finding", "run"]
 
 _CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "gif")
 _LEAST_FREE = 1 << 30  # bytes; a store of 25,000 short videos has about as many
@@ -26,14 +30,6 @@ _EXTRAS = {
 }
 
 _BUNDLED = "mma-lite"
-
-
-class DoctorOptions(BaseModel):
-    """Where stores would be written."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    folder: Path = Path()
 
 
 class Finding(BaseModel):
@@ -53,7 +49,7 @@ class Finding(BaseModel):
     cure: str = ""
 
 
-class DoctorResult(BaseModel):
+class DoctorResult(Result):
     """All findings."""
 
     findings: list[Finding]
@@ -63,6 +59,21 @@ class DoctorResult(BaseModel):
     def can_extract(self) -> bool:
         """Whether nothing that extraction needs is missing."""
         return all(finding.state != "missing" for finding in self.findings)
+
+    @property
+    def exit_code(self) -> int:
+        """2 where videos cannot be extracted."""
+        return 0 if self.can_extract else 2
+
+    def lines(self) -> list[str]:
+        """Say what was found, a cure below what needs one."""
+        said = []
+        for finding in self.findings:
+            said.append(f"{finding.state:>7}  {finding.name}: {finding.found}")
+            if finding.cure:
+                said.append(f"{'':9}→ {finding.cure}")
+        state = "can be extracted" if self.can_extract else "cannot be extracted yet"
+        return [*said, f"videos {state}"]
 
 
 def run(options: DoctorOptions, progress: ProgressCallback = silent) -> DoctorResult:

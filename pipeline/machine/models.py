@@ -11,44 +11,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from typing import Literal
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from feie.features.catalogue import CATALOGUE, Model, find_model
-from feie.features.errors import UsageError
+from feie.features.errors import TermsError, UsageError
+from feie.pipeline.machine.options import ModelsOptions
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.result import Result
+
+__all__ = ["Entry", "File", "ModelsOptions", "ModelsResult", "file_sha256", "run"]
 
 _TIMEOUT = 30.0  # seconds without an answer
 _BLOCK = 1 << 20
 _LARGEST = 4 << 30  # bytes of one file; nothing in the catalogue is a quarter of that
-
-
-class ModelsOptions(BaseModel):
-    """What to do.
-
-    Attributes
-    ----------
-    action : {"list", "fetch", "add"}
-    name : str, optional
-        Of the catalogue; what to fetch or add.
-    file : Path, optional
-        What to add: the file, or the archive, as its makers publish it.
-    yes : bool
-        Accept terms that forbid commercial use.
-    mirror : str, optional
-        Take the file from this address, a folder, instead of where its makers publish it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    action: Literal["list", "fetch", "add"] = "list"
-    name: str | None = None
-    file: Path | None = None
-    yes: bool = False
-    mirror: str | None = None
 
 
 class File(BaseModel):
@@ -77,7 +55,7 @@ class Entry(BaseModel):
     files: list[File]
 
 
-class ModelsResult(BaseModel):
+class ModelsResult(Result):
     """The catalogue, or the one model that was fetched or added."""
 
     models: list[Entry]
@@ -87,6 +65,22 @@ class ModelsResult(BaseModel):
     def sound(self) -> bool:
         """Whether no file on disk is another than it should be."""
         return all(file.pinned is not False for entry in self.models for file in entry.files)
+
+    @property
+    def exit_code(self) -> int:
+        """1 where a file is another than it should be."""
+        return 0 if self.sound else 1
+
+    def lines(self) -> list[str]:
+        """Name each model with its terms, its files below it."""
+        known = {True: "as known", False: "NOT the known file", None: "its sha256 is not known"}
+        said = []
+        for entry in self.models:
+            said.append(f"{entry.name}  ({entry.use})  {entry.licence}")
+            said += [f"    {f.path}  sha256 {f.sha256}  {known[f.pinned]}" for f in entry.files]
+            if not entry.files:
+                said.append(f"    not here: {entry.url} → {entry.folder}")
+        return said
 
 
 def run(options: ModelsOptions, progress: ProgressCallback = silent) -> ModelsResult:
@@ -105,7 +99,11 @@ def run(options: ModelsOptions, progress: ProgressCallback = silent) -> ModelsRe
         raise UsageError(f"say which model to {options.action}: {', '.join(CATALOGUE)}")
     model = _model(options.name)
     if not model.commercial and not options.yes:
-        raise UsageError(f"{model.name}: {model.licence}; say --yes if your use is allowed by that")
+        raise TermsError(
+            f"{model.name}: {model.licence}; say --yes if your use is allowed by that",
+            question=f"{model.name}: {model.licence}. Is your use allowed by that?",
+            option="yes",
+        )
     if options.action == "fetch":
         _fetch(model, options.mirror, progress)
     elif options.file is not None:

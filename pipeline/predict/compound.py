@@ -7,28 +7,20 @@ import io
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from feie.features.errors import StoreError, UsageError
 from feie.features.store.reader import open_store
 from feie.heads.data.ragged import Ragged
 from feie.heads.models.compound import COMPOUNDS, class_frequencies, compound_scores, kl_divergence
 from feie.heads.runs.files import write_atomically
+from feie.pipeline.predict.options import CompoundOptions
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.result import Result, Table
+
+__all__ = ["CompoundOptions", "CompoundResult", "run"]
 
 
-class CompoundOptions(BaseModel):
-    """What `feie compound` is asked to do; see ``feie compound --help`` for each."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    store: str = "features.zarr"
-    out: Path = Path("compound.csv")
-    frames: bool = False
-    against: Path | None = None
-
-
-class CompoundResult(BaseModel):
+class CompoundResult(Result):
     """What `feie compound` did.
 
     Attributes
@@ -50,6 +42,20 @@ class CompoundResult(BaseModel):
     frequencies: dict[str, float]
     divergence: float | None
 
+    def tables(self) -> list[Table]:
+        """Give how frequent each compound is."""
+        title = f"{self.store}: {self.frames} frames with a face"
+        columns = ("compound expression", "share of the frames")
+        return [Table(title, columns, [*self.frequencies.items()])]
+
+    def lines(self) -> list[str]:
+        """Say what was compared and written."""
+        kl = f"KL divergence from the given frequencies: {self.divergence or 0.0:.3f}"
+        return [
+            *([] if self.divergence is None else [kl]),
+            f"{self.rows} rows → {self.out}",
+        ]
+
 
 def run(options: CompoundOptions, progress: ProgressCallback = silent) -> CompoundResult:
     """Write the scores of every video (the mean over its frames with a face) or frame.
@@ -64,7 +70,7 @@ def run(options: CompoundOptions, progress: ProgressCallback = silent) -> Compou
     store = open_store(options.store)
     if not store.ids:
         raise StoreError(f"{options.store} holds no video that was extracted without failure")
-    expected = None if options.against is None else _frequencies(options.against)
+    expected = None if options.frequencies is None else _frequencies(options.frequencies)
     groups = [name for name in ("expr",) if name in store.schema.groups]
     columns = store.schema.indices(groups) if groups else []
     rows = store.read(list(store.ids), columns)

@@ -6,19 +6,19 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from feie.features.errors import StoreError, UsageError
 from feie.features.store.reader import Store
-from feie.heads.data.challenges import SubmissionForm, submission
+from feie.heads.data.challenges import submission
 from feie.heads.data.frame_labels import TARGETS
 from feie.heads.data.joining import find_videos
 from feie.heads.data.labels import normalise_id
 from feie.heads.models.plugin import use_heads
-from feie.heads.runs.checkpoint import latest_run
+from feie.heads.runs.checkpoint import find_run
 from feie.heads.runs.files import write_atomically
 from feie.heads.runs.frame_checkpoint import is_frame_level, load_frame_head
 from feie.heads.runs.run import Run, load_run
@@ -32,35 +32,68 @@ from feie.heads.runs.stores import (
 )
 from feie.heads.wording import counted
 from feie.pipeline.extract import job as extract
+from feie.pipeline.options import Flag, Options
 from feie.pipeline.predict.frame_va import predict_frames
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.result import Result, failures
 
 
-class PredictOptions(BaseModel):
-    """What `feie predict` is asked to do; see ``feie predict --help`` for each.
+class PredictOptions(Options):
+    """What `feie predict` is asked to do.
 
-    Without ``run`` it is the run that ended last under ``runs``. A fusion takes a store a head.
     With ``videos`` these are extracted first, by the extractor of the head's training unless
-    another is named, into ``store``, or into a store that is removed afterwards. ``clip`` keeps
-    what is written within [0, 1], the challenges' range; a head may leave it by a little.
+    another is named, into ``store``, or into a store that is removed afterwards.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    run: Annotated[
+        Path | None,
+        Field(description="Folder of a run, or its name in --runs."),
+        Flag(default="the newest of --runs"),
+    ] = None
+    runs: Annotated[Path, Field(description="Folder of all runs.")] = Path("runs")
+    store: Annotated[
+        StorePaths,
+        Field(
+            description="The store to predict, or to keep with --videos; for a fusion one for "
+            "each head, repeated."
+        ),
+        Flag(names=("--store",), argument=True, default="features.zarr", typed=list[str]),
+    ] = ()
+    videos: Annotated[
+        Path | None, Field(description="Folder of videos: they are extracted first.")
+    ] = None
+    extractor: Annotated[
+        str | None, Field(description="For --videos."), Flag(default="that of the training")
+    ] = None
+    weights: Annotated[Path | None, Field(description="For --videos, as in `feie extract`.")] = None
+    detector: Annotated[str | None, Field(description="For --videos, as in `feie extract`.")] = None
+    out: Annotated[Path, Field(description="The CSV to write.")] = Path("predictions.csv")
+    form: Annotated[
+        Literal["plain", "eri", "emi"],
+        Field(
+            description="Of --out: `eri` (`File_ID`, [00001]; MuSe too), `emi` (`Filename`, "
+            "00001) or `plain`."
+        ),
+        Flag(names=("--format", "--form")),
+    ] = "plain"
+    clip: Annotated[
+        bool,
+        Field(
+            description="Keep what is written within [0, 1], the challenges' range; a head may "
+            "leave it by a little."
+        ),
+        Flag(names=("--clamp", "--clip")),
+    ] = False
+    head: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Code of the run's head, `FILE.py:NAME`, where no package offers it; it "
+            "is run."
+        ),
+    ] = ()
 
-    run: Path | None = None
-    runs: Path = Path("runs")
-    store: StorePaths = ()
-    videos: Path | None = None
-    extractor: str | None = None
-    weights: Path | None = None
-    detector: str | None = None
-    out: Path = Path("predictions.csv")
-    form: SubmissionForm = "plain"
-    clip: bool = False
-    head: tuple[str, ...] = ()
 
-
-class PredictResult(BaseModel):
+class PredictResult(Result):
     """What `feie predict` did.
 
     Attributes
@@ -83,6 +116,19 @@ class PredictResult(BaseModel):
     failed: dict[str, str]
     notes: list[str]
 
+    @property
+    def exit_code(self) -> int:
+        """3 where a video has no row."""
+        return 3 if self.failed else 0
+
+    def lines(self) -> list[str]:
+        """Name what failed, and the file."""
+        return [
+            *failures(self.failed),
+            *(f"note: {note}" for note in self.notes),
+            f"{self.videos} videos, {len(self.targets)} targets by {self.run} → {self.predictions}",
+        ]
+
 
 def run(options: PredictOptions, progress: ProgressCallback = silent) -> PredictResult:
     """Predict every video of a store, of several for a fusion, or of a folder.
@@ -95,7 +141,7 @@ def run(options: PredictOptions, progress: ProgressCallback = silent) -> Predict
         Run, store or videos cannot be used together.
     """
     use_heads(options.head)
-    folder = options.run or latest_run(options.runs)
+    folder = find_run(options.run, options.runs)
     work: Callable[[tuple[str, ...]], PredictResult]
     if is_frame_level(folder):
         trained_on = [load_frame_head(folder).notes["store"]]

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
+from feie.features.errors import StoreError
 from feie.features.store.layout import OK, SUPERSEDED
 from feie.features.store.reader import open_store
 from feie.pipeline.extract.reproduce import commands
 from feie.pipeline.progress import ProgressCallback, silent
+from feie.pipeline.result import Result, Table, failures
+from feie.pipeline.stores.options import InfoOptions
+
+__all__ = ["InfoOptions", "InfoResult", "run"]
 
 
-class InfoOptions(BaseModel):
-    """Which store to look at."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    store: str = "features.zarr"
-
-
-class InfoResult(BaseModel):
+class InfoResult(Result):
     """What a store holds.
 
     Attributes
@@ -78,11 +77,68 @@ class InfoResult(BaseModel):
     columns: list[str]
     groups: dict[str, tuple[int, int]]
     provenance: dict[str, Any]
+    only_reproduce: bool = Field(default=False, exclude=True)
+
+    def tables(self) -> Sequence[Table]:
+        """Give everything but the failures, a property a row."""
+        if self.only_reproduce:
+            return ()
+        made, sessions = self.provenance, self.provenance["sessions"]
+        rates = dict.fromkeys(f"{rate:.4g}" for rate in self.fps or ())
+        replaced = f", {self.superseded} rows replaced" if self.superseded else ""
+        rows = {
+            "videos": f"{self.videos} ({self.failed} failed){replaced}",
+            "frames": f"{self.frames}, {self.face_share:.1%} with a face, {self.hours:.2f} h",
+            "frames per second": " to ".join(rates) or "unknown",
+            "sizes": ", ".join(f"{w}x{h} ({n})" for w, h, n in self.sizes) or "unknown",
+            "frames per video": ", ".join(f"{k} {v:g}" for k, v in self.length.items()),
+            "lengths": _bars({f"{a:>7}-{b:<7}": n for a, b, n in self.histogram}),
+            "share with a face": _bars({f"{k:>15}": n for k, n in self.face_shares.items() if n}),
+            "groups": ", ".join(f"{k} {a}:{b}" for k, (a, b) in self.groups.items()),
+            "extractor": _weights(made["extractor"]),
+            "detector": _weights(made["detector"]) if made["detector"] else "none was needed",
+            "options": json.dumps(made["options"]),
+            "sessions": f"{len(sessions)}, {sessions[0]['started']} to {sessions[-1]['ended']}"
+            if sessions
+            else "0",
+            "specification": self.spec_version,
+            "fingerprint": self.fingerprint,
+        }
+        return (Table(self.store, ("property", "value"), [*rows.items()]),)
+
+    def lines(self) -> list[str]:
+        """Name the failures; where only that was asked for, give the commands instead."""
+        if self.only_reproduce:
+            return self.reproduce
+        said = []
+        if self.failed > len(self.reasons):
+            said.append("failures: " + ", ".join(f"{n} {name}" for name, n in self.reasons.items()))
+        return [*said, *failures(self.failures)]
+
+
+def _weights(made: Mapping[str, Any]) -> str:
+    if made["sha256"] is None:
+        return f"imported: files of format {made['name']}, which name no weights"
+    return f"{made['name']}  sha256 {made['sha256'][:16]}…"
+
+
+def _bars(counts: Mapping[str, int]) -> str:
+    most = max(counts.values(), default=1)
+    return "\n".join(f"{name} {'█' * -(-24 * n // most)} {n}" for name, n in counts.items())
 
 
 def run(options: InfoOptions, progress: ProgressCallback = silent) -> InfoResult:
-    """Summarise a store from its index; no frame is read."""
+    """Summarise a store from its index; no frame is read.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be read, or does not say how to make it again where that was asked for.
+    """
     store = open_store(options.store)
+    again = commands(store)
+    if options.reproduce and not again:
+        raise StoreError(f"{store.path} was made by a feie that did not keep its command")
     good = store.videos[store.videos["status"] == OK]
     lengths = good["length"].to_numpy(np.int64)
     frames = int(lengths.sum())
@@ -112,7 +168,8 @@ def run(options: InfoOptions, progress: ProgressCallback = silent) -> InfoResult
         superseded=int((store.rows["status"] == SUPERSEDED).sum()),
         fps=(float(rates[timed].min()), float(rates[timed].max())) if timed.any() else None,
         sizes=[(width, height, count) for (width, height), count in sizes.most_common(10)],
-        reproduce=commands(store),
+        reproduce=again,
+        only_reproduce=options.reproduce,
         hours=float((lengths[timed] / rates[timed]).sum() / 3600),
         columns=list(store.schema.columns),
         groups=dict(store.schema.groups),

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from feie.features.errors import StoreError
 from feie.features.store.backends.durable import sync_directory
@@ -14,33 +10,16 @@ from feie.features.store.backends.lock import WriterLock
 from feie.features.store.merge import choose, chosen_records, joint_detector, joint_settings
 from feie.features.store.reader import open_store
 from feie.features.store.writer import StoreWriter
-from feie.pipeline.engine.options import local_store
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.result import Result
+from feie.pipeline.stores.options import MergeOptions
+
+__all__ = ["MergeOptions", "MergeResult", "run"]
 
 _COMMIT_VIDEOS = 4_096  # nothing can be resumed, so seldom; the writer bounds the rows it holds
 
 
-class MergeOptions(BaseModel):
-    """What `feie merge` is asked to do.
-
-    Attributes
-    ----------
-    stores : tuple of str
-        Paths or fsspec URLs; one alone is compacted.
-    out : Path
-        A place where nothing is yet.
-    duplicates : {"refuse", "last"}
-        What to do with a video that two stores hold from different bytes.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    stores: tuple[str, ...] = Field(min_length=1)
-    out: Annotated[Path, BeforeValidator(local_store)]
-    duplicates: Literal["refuse", "last"] = "refuse"
-
-
-class MergeResult(BaseModel):
+class MergeResult(Result):
     """What `feie merge` did.
 
     Attributes
@@ -57,6 +36,16 @@ class MergeResult(BaseModel):
     frames: int
     failed: int
     left_out: int
+
+    def lines(self) -> list[str]:
+        """Count what was joined."""
+        few = f", {self.failed} of them failed" if self.failed else ""
+        said = [
+            f"{self.stores} stores: {self.videos} videos{few}, {self.frames} frames → {self.store}"
+        ]
+        if self.left_out:
+            said.append(f"{self.left_out} rows left out: replaced, or held twice")
+        return said
 
 
 def run(options: MergeOptions, progress: ProgressCallback = silent) -> MergeResult:

@@ -5,33 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from feie.features.errors import UsageError, VideoError
 from feie.features.store.check import check_store
 from feie.features.store.reader import Store, open_store, refuse_absent
 from feie.features.video.sources import Source, discover, file_source, files_below, fingerprint
 from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.pipeline.result import Result
+from feie.pipeline.stores.options import VerifyOptions
+
+__all__ = ["VerifyOptions", "VerifyResult", "run"]
 
 
-class VerifyOptions(BaseModel):
-    """Which store to check.
-
-    Attributes
-    ----------
-    store : str
-    videos : Path, optional
-        Folder of the sources (of an imported store, the files), which are then compared with the
-        store byte by byte; by default they are not looked at.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    store: str = "features.zarr"
-    videos: Path | None = None
-
-
-class VerifyResult(BaseModel):
+class VerifyResult(Result):
     """What was found.
 
     Attributes
@@ -54,6 +39,27 @@ class VerifyResult(BaseModel):
     sources_same: int = 0
     sources_changed: list[str] = []
     sources_absent: list[str] = []
+
+    @property
+    def exit_code(self) -> int:
+        """1 where it is not sound."""
+        return 0 if self.sound else 1
+
+    def lines(self) -> list[str]:
+        """Name every broken rule and changed source, and say what it comes to."""
+        said = [f"failed {rule}: {message}" for rule, message in self.violations]
+        said += [
+            f"failed {name}: it is not what its numbers were made from"
+            for name in self.sources_changed
+        ]
+        looked_at = self.sources_same + len(self.sources_changed) + len(self.sources_absent)
+        if looked_at:
+            said.append(
+                f"{looked_at} sources: {self.sources_same} the same, "
+                f"{len(self.sources_changed)} changed, {len(self.sources_absent)} not there"
+            )
+        state = "is damaged" if self.violations else "keeps its specification"
+        return [*said, f"{self.store} {state}"]
 
 
 def run(options: VerifyOptions, progress: ProgressCallback = silent) -> VerifyResult:

@@ -25,6 +25,7 @@ from feie.heads.runs.frame_checkpoint import FrameHead, save_frame_head
 from feie.heads.training.threads import one_thread
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.provenance import library_versions
+from feie.pipeline.result import Result, figure
 from feie.pipeline.train.frame_data import FrameSplit, read_frame_split
 from feie.pipeline.train.log import LOG
 from feie.pipeline.train.run import VIDEOS, git_describe
@@ -57,7 +58,7 @@ class TrainFrameVaOptions(BaseModel):
     unmatched: float = Field(default=0.05, ge=0, le=1)
 
 
-class TrainFrameVaResult(BaseModel):
+class TrainFrameVaResult(Result):
     """What training a frame-level head did.
 
     Attributes
@@ -80,6 +81,16 @@ class TrainFrameVaResult(BaseModel):
     ccc: dict[str, float | None]
     seconds: float
     notes: list[str]
+
+    def lines(self) -> list[str]:
+        """Say what was trained, and how well."""
+        figures = ", ".join(f"{name} {figure(value)}" for name, value in self.ccc.items())
+        return [
+            *(f"note: {note}" for note in self.notes),
+            f"{self.n_train} training and {self.n_val} validation frames, {self.epochs} epochs in "
+            f"{self.seconds:g} s; best was {self.best_epoch}: mean CCC {figure(self.mean_ccc)} on "
+            f"val ({figures}) → {self.run}",
+        ]
 
 
 def run(options: TrainFrameVaOptions, progress: ProgressCallback = silent) -> TrainFrameVaResult:

@@ -25,17 +25,19 @@ from feie.heads.runs.checkpoint import (
     HEAD_JSON,
     HEAD_WEIGHTS,
     find_again,
+    find_run,
     load_head,
     new_run,
     place,
 )
 from feie.heads.runs.files import disk_errors, read_json, write_atomically, write_json
-from feie.heads.runs.fusion import MOST_HEADS, Weighting, choose_weights
+from feie.heads.runs.fusion import MOST_HEADS, Weighting, choose_weights, weight_range
 from feie.heads.runs.run import MEMBERS, Part, Run, load_run, save_fusion
 from feie.heads.runs.stores import faceless_notes, predict_videos, stores_of
 from feie.heads.wording import counted
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.provenance import library_versions
+from feie.pipeline.result import Cell, Result, Table
 from feie.pipeline.train import job as train_head
 from feie.pipeline.train.log import LOG
 from feie.pipeline.train.options import TrainHeadOptions
@@ -99,7 +101,7 @@ class FusedHead(BaseModel):
     pearson: dict[str, float | None]
 
 
-class TrainFusionResult(BaseModel):
+class TrainFusionResult(Result):
     """What a late fusion did.
 
     Attributes
@@ -125,6 +127,30 @@ class TrainFusionResult(BaseModel):
     seconds: float
     notes: list[str]
 
+    def tables(self) -> list[Table]:
+        """Give each head alone, and the fusion."""
+        rows: list[tuple[Cell, ...]] = [
+            (
+                f"{Path(head.run).name}: {head.store}",
+                ",".join(head.subset),
+                weight_range(head.weights),
+                head.mean_pearson,
+            )
+            for head in self.heads
+        ]
+        title = f"{self.run}: {self.n_val} validation videos"
+        columns = ("head", "subset", "weight", "mean Pearson (val)")
+        return [Table(title, columns, rows, [("fused", "", "", self.mean_pearson)])]
+
+    def lines(self) -> list[str]:
+        """Name the weights of each target where they differ, and the run."""
+        said = []
+        for head in self.heads if self.weighting == "target" else ():
+            weights = ", ".join(f"{name} {w:.2f}" for name, w in head.weights.items())
+            said.append(f"weights of {Path(head.run).name}: {weights}")
+        said += [f"note: {note}" for note in self.notes]
+        return [*said, f"{len(self.heads)} heads in {self.seconds:g} s → {self.run}"]
+
 
 def run(options: TrainFusionOptions, progress: ProgressCallback = silent) -> TrainFusionResult:
     """Train one head a store, or take finished ones, and choose the weights of their mean.
@@ -140,7 +166,8 @@ def run(options: TrainFusionOptions, progress: ProgressCallback = silent) -> Tra
     clock = time.monotonic()
     use_heads([options.base.head])
     if options.resume is not None:
-        folder, options = options.resume, _stored_options(options.resume)
+        folder = find_run(options.resume, options.base.runs)
+        options = _stored_options(folder)
     else:
         _check(options)
         folder = _start(options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from feie.heads.models.plugin import use_heads
+from feie.heads.runs.checkpoint import find_run
 from feie.heads.training.threads import one_thread
 from feie.heads.training.trainer import Epoch, Trainer
 from feie.pipeline.progress import Progress, ProgressCallback, silent
@@ -29,7 +30,8 @@ def run(options: TrainHeadOptions, progress: ProgressCallback = silent) -> Train
     clock = time.monotonic()
     use_heads([options.head])
     if options.resume is not None:
-        folder, options = options.resume, stored_options(options.resume)
+        folder = find_run(options.resume, options.runs)
+        options = stored_options(folder)
     else:
         folder = None
     material = read_material(options)

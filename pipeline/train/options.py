@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from feie.features.errors import UsageError
 from feie.features.plugins import names_file, plugin_names
@@ -14,6 +14,7 @@ from feie.heads.data.ragged import LongPolicy, MissingPolicy
 from feie.heads.measures.losses import LossName
 from feie.heads.models.plugin import GROUP, absolute
 from feie.heads.training.trainer import PRESETS, PresetName, Schedule, TrainingConfig
+from feie.pipeline.options import Flag, Names, Options, StoreArgument, split_commas
 
 HEADS = ("mrnn", "stat-linear", "stat-mlp")
 _FLAGS = {"width": "--units", "dense": "--fc", "mask": "--no-mask", "routing": "--no-routing"}
@@ -33,49 +34,159 @@ def _known_head(head: str) -> str:
     raise ValueError(f"there is no such head: give one of {known}, or FILE.py:NAME")
 
 
-class TrainHeadOptions(BaseModel):
-    """What `feie train-head` is asked to do; see ``feie train-head --help`` for each.
+_BY_PRESET = Flag(default="of the preset")
+_STEPS = Flag(panel="Training")
+_INPUT = Flag(panel="Frames")
+_MRNN = Flag(panel="Only with --head mrnn")
+
+
+class TrainHeadOptions(Options):
+    """What `feie train-head` is asked to do.
 
     ``lr``, ``batch``, ``epochs`` and ``patience`` come from the preset unless given; without
     ``subset`` all groups of the store are used.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    store: str = "features.zarr"
-    labels: Path = Path("labels.csv")
-    subset: tuple[str, ...] | None = Field(default=None, min_length=1)
-    targets: tuple[str, ...] = ()
-    runs: Path = Path("runs")
-    name: str | None = Field(default=None, pattern=r"^[\w.+-]+$")
-    seed: int = Field(default=0, ge=0)
-    preset: PresetName = "default"
-    head: Annotated[str, AfterValidator(_known_head)] = "mrnn"
-    loss: LossName = "pearson"
-    weights: tuple[float, ...] = ()
-    l2: float = Field(default=1 / 512, ge=0)
-    schedule: Schedule = "constant"
-    lr: float | None = Field(default=None, gt=0)
-    batch: int | None = Field(default=None, ge=1)
-    epochs: int | None = Field(default=None, ge=1)
-    patience: int | None = Field(default=None, ge=1)
-    clip: float | None = Field(default=None, gt=0)
-    cell: Literal["gru", "lstm"] = "gru"
-    layers: int = Field(default=1, ge=1, le=2)
-    width: int = Field(default=128, ge=1, le=4096)
-    dense: int = Field(default=32, ge=1, le=4096)
-    mask: bool = True
-    routing: bool = True
-    t: int = Field(default=480, ge=1, le=100_000)
-    frame_stride: int = Field(default=1, ge=1, le=10_000)
-    missing: MissingPolicy = "drop"
-    long: LongPolicy = "uniform"
-    space: Space = "prob"
-    unmatched: float = Field(default=0.05, ge=0, le=1)
-    checkpoint_seconds: float = Field(default=20.0, ge=0)
-    device: str = "cpu"
-    tensorboard: bool = False
-    resume: Path | None = None
+    store: StoreArgument = "features.zarr"
+    labels: Annotated[
+        Path, Field(description="CSV or Parquet: an id column, `split`, numeric targets.")
+    ] = Path("labels.csv")
+    subset: Annotated[
+        tuple[str, ...] | None,
+        BeforeValidator(split_commas),
+        Field(min_length=1, description="Groups of columns to use, e.g. `va,au`."),
+        Flag(typed=str, default="all of the store"),
+    ] = None
+    targets: Annotated[
+        Names, Field(description="Label columns, comma-separated."), Flag(default="all")
+    ] = ()
+    runs: Annotated[Path, Field(description="Folder of all runs.")] = Path("runs")
+    name: Annotated[
+        str | None,
+        Field(pattern=r"^[\w.+-]+$", description="Name of this run."),
+        Flag(default="time, subset, seed"),
+    ] = None
+    seed: Annotated[int, Field(ge=0, description="Fixes weights and batches.")] = 0
+    preset: Annotated[
+        PresetName,
+        Field(
+            description="`default`, `paper` (batch 4, learning rate 1e-4) or `stat` (batch 512)."
+        ),
+        _STEPS,
+    ] = "default"
+    head: Annotated[
+        str,
+        AfterValidator(_known_head),
+        Field(
+            description="`mrnn`; mean, sd, min and max of each column: `stat-linear`, `stat-mlp`; "
+            "or `FILE.py:NAME`, whose code is run (docs/extending.md)."
+        ),
+    ] = "mrnn"
+    loss: Annotated[
+        LossName,
+        Field(description="`pearson` (1 - mean rho), `ccc` or `mse`."),
+        _STEPS,
+    ] = "pearson"
+    weights: Annotated[
+        tuple[float, ...],
+        BeforeValidator(split_commas),
+        Field(description="Weight of each target in the loss, e.g. `1,0.5,2`."),
+        Flag(names=("--target-weights", "--weights"), typed=str, default="equal"),
+        _STEPS,
+    ] = ()
+    l2: Annotated[
+        float,
+        Field(ge=0, description="Penalty on a STAT head's weights."),
+        Flag(panel="Only with --head stat-linear or stat-mlp"),
+    ] = 1 / 512
+    schedule: Annotated[
+        Schedule,
+        Field(description="Of the learning rate: `constant`, `cosine` or `plateau`."),
+        _STEPS,
+    ] = "constant"
+    lr: Annotated[
+        float | None, Field(gt=0, description="Adam's learning rate."), _BY_PRESET, _STEPS
+    ] = None
+    batch: Annotated[
+        int | None, Field(ge=1, description="Videos per batch."), _BY_PRESET, _STEPS
+    ] = None
+    epochs: Annotated[
+        int | None, Field(ge=1, description="At most so many."), _BY_PRESET, _STEPS
+    ] = None
+    patience: Annotated[
+        int | None,
+        Field(ge=1, description="Stop after so many without a better validation Pearson."),
+        _BY_PRESET,
+        _STEPS,
+    ] = None
+    clip: Annotated[float | None, Field(gt=0, description="Largest gradient norm."), _STEPS] = None
+    cell: Annotated[Literal["gru", "lstm"], Field(description="Recurrent cell."), _MRNN] = "gru"
+    layers: Annotated[int, Field(ge=1, le=2, description="Recurrent layers."), _MRNN] = 1
+    width: Annotated[
+        int,
+        Field(ge=1, le=4096, description="Units of a recurrent layer."),
+        Flag(names=("--width",), also=("--units",)),
+        _MRNN,
+    ] = 128
+    dense: Annotated[
+        int,
+        Field(ge=1, le=4096, description="Units of the dense layer."),
+        Flag(names=("--dense",), also=("--fc",)),
+        _MRNN,
+    ] = 32
+    mask: Annotated[
+        bool,
+        Field(
+            description="Without: zero frames up to t, all t outputs feed the dense layer, plain "
+            "Adam."
+        ),
+        _MRNN,
+    ] = True
+    routing: Annotated[
+        bool,
+        Field(description="Without: Adam also moves blocks that no video of the batch reached."),
+        _MRNN,
+    ] = True
+    t: Annotated[
+        int,
+        Field(ge=1, le=100_000, description="Most frames of a video; longer ones become so short."),
+        _INPUT,
+    ] = 480
+    frame_stride: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=10_000,
+            description="Read only every so many frames; time falls in proportion.",
+        ),
+        _INPUT,
+    ] = 1
+    missing: Annotated[
+        MissingPolicy, Field(description="Frames without a face: `drop`, `hold` or `zero`."), _INPUT
+    ] = "drop"
+    long: Annotated[
+        LongPolicy,
+        Field(description="Videos longer than t: `uniform` resampling or `head`."),
+        _INPUT,
+    ] = "uniform"
+    space: Annotated[
+        Space,
+        Field(description="`prob`: probabilities as stored; `logit`: their logits."),
+        _INPUT,
+    ] = "prob"
+    unmatched: Annotated[
+        float, Field(ge=0, le=1, description="Share of labels that may lack a video.")
+    ] = 0.05
+    checkpoint_seconds: Annotated[
+        float,
+        Field(ge=0, description="Least time between two saved states."),
+        Flag(hidden=True),
+    ] = 20.0
+    device: Annotated[str, Field(description="`cpu`, `cuda`, `cuda:1` or `auto`.")] = "cpu"
+    tensorboard: Annotated[bool, Field(description="Log for TensorBoard too (an extra).")] = False
+    resume: Annotated[
+        Path | None, Field(description="Go on with this run; all other options are its own.")
+    ] = None
 
     @model_validator(mode="after")
     def _check_head(self) -> Self:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from feie.features.devices import pick_device
 from feie.features.errors import HeadError
@@ -27,6 +27,7 @@ from feie.heads.runs.checkpoint import HEAD_JSON, STATE, find_again, new_run, pl
 from feie.heads.runs.files import disk_errors, load_tensors, read_json, write_atomically, write_json
 from feie.heads.training.trainer import Examples, Model, Trainer, TrainingConfig, predict
 from feie.pipeline.provenance import library_versions
+from feie.pipeline.result import Result, figure
 from feie.pipeline.train.data import HeadData, Material
 from feie.pipeline.train.options import HEADS, TrainHeadOptions
 
@@ -34,7 +35,7 @@ _STAT_HIDDEN = 128
 OPTIONS, VIDEOS = "options.json", "videos.csv"
 
 
-class TrainHeadResult(BaseModel):
+class TrainHeadResult(Result):
     """What `feie train-head` did.
 
     Attributes
@@ -64,6 +65,14 @@ class TrainHeadResult(BaseModel):
     pearson: dict[str, float | None]
     seconds: float
     notes: list[str]
+
+    def lines(self) -> list[str]:
+        """Say what was trained, and how well."""
+        return [
+            f"{self.n_train} training and {self.n_val} validation videos, {self.epochs} epochs in "
+            f"{self.seconds:g} s; best was {self.best_epoch}: mean Pearson "
+            f"{figure(self.mean_pearson)} on val → {self.run}"
+        ]
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def weights(data: Path) -> Path:
 
 def test_contempt_is_learnt_where_it_is_an_output(data: Path, weights: Path) -> None:
     options = evaluate_mma.EvaluateMmaOptions(
-        data=data / "faces.h5", weights=str(weights), repeats=0
+        data=data / "faces.h5", extractor=str(weights), repeats=0
     )
     scores = evaluate_mma.run(options)
     assert (scores.n_expression, scores.outside) == (len(LABELS), {})

@@ -440,7 +440,7 @@ def test_images_of_another_pack_are_left_out(write: Write, tmp_path: Path) -> No
     near[0, 0, 0] ^= 1
     other = write([faces[4], near, faces[0]], expression=np.arange(3)).rename(tmp_path / "other.h5")
     pack = write(faces, expression=np.arange(5))
-    options = EvaluateMmaOptions(data=pack, weights=str(weights), repeats=0)
+    options = EvaluateMmaOptions(data=pack, extractor=str(weights), repeats=0)
     assert run(options).n == 5
     scores = run(options.model_copy(update={"without": other}))
     assert (scores.n, scores.aligned, scores.fixed) == (3, 2, 1)
@@ -463,7 +463,7 @@ def test_evaluate_counts_every_image(write: Write, tmp_path: Path) -> None:
     units[:3, 9] = [1.0, 0.0, 0.7]
     path = write(images, expression=labels, au=units, valence=np.linspace(-1, 1, 7),
                  arousal=np.linspace(1, -1, 7))  # fmt: skip
-    result = run(EvaluateMmaOptions(data=path, weights=str(weights), repeats=20))
+    result = run(EvaluateMmaOptions(data=path, extractor=str(weights), repeats=20))
     assert (result.n, result.n_expression, result.outside) == (7, 5, {"contempt": 1})
     assert (result.aligned, result.detected, result.fixed) == (3, 0, 4)
     assert sum(sum(row.values()) for row in result.confusion.values()) == 5
@@ -476,11 +476,11 @@ def test_evaluate_counts_every_image(write: Write, tmp_path: Path) -> None:
         "au_f1_mean",
     }  # fmt: skip
     result.model_dump_json()
-    bare = run(EvaluateMmaOptions(data=write(images), weights=str(weights)))
+    bare = run(EvaluateMmaOptions(data=write(images), extractor=str(weights)))
     assert bare.n == 7
     assert bare.accuracy is None
     with pytest.raises(MissingWeightsError, match="no extractor 'nothing'"):
-        run(EvaluateMmaOptions(data=path, weights="nothing"))
+        run(EvaluateMmaOptions(data=path, extractor="nothing"))
 
 
 def test_one_column_of_affect_is_scored_alone(write: Write) -> None:
@@ -512,7 +512,7 @@ def test_evaluate_never_holds_a_pack_decoded(tmp_path: Path, untrained: Path) ->
     _pack_of(path, "jpeg", [picture] * 200)
     reports: list[Progress] = []
     tracemalloc.start()
-    result = run(EvaluateMmaOptions(data=path, weights=str(untrained)), reports.append)
+    result = run(EvaluateMmaOptions(data=path, extractor=str(untrained)), reports.append)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 40e6

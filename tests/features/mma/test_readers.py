@@ -743,7 +743,7 @@ def test_one_command_trains_on_all_of_them(everything: Path) -> None:
         ({"reader": "table", "data": everything / "many.csv", "tolerance": 0.1}, 27),
         ({"data": everything / "pack.h5"}, 6),
     ):
-        scores = evaluate(EvaluateMmaOptions(weights=weights, repeats=5, **options))
+        scores = evaluate(EvaluateMmaOptions(extractor=weights, repeats=5, **options))
         assert scores.n == count
         assert scores.aligned + scores.landmarks + scores.detected + scores.fixed == count
         if count == 27:

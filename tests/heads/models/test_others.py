@@ -382,13 +382,13 @@ def test_compound_job(study, tmp_path):
     shares = tmp_path / "f.csv"
     lines = [f"{name},{share}" for name, share in done.frequencies.items()]
     shares.write_text("\n".join(["class,frequency", *lines]))
-    again = compound.run(CompoundOptions(**given, frames=True, against=shares))
+    again = compound.run(CompoundOptions(**given, frames=True, frequencies=shares))
     assert again.divergence == pytest.approx(0, abs=1e-9)
     assert again.rows == int(store.videos.length.sum())
     shares.write_text("class,frequency\nSadly Angry,1")
     with pytest.raises(UsageError, match=r"f\.csv is no CSV with the columns class,frequency"):
-        compound.run(CompoundOptions(**given, against=shares))
+        compound.run(CompoundOptions(**given, frequencies=shares))
     for share in ("nan", "-1", "0"):
         shares.write_text("class,frequency\n" + "".join(f"{name},{share}\n" for name in COMPOUNDS))
         with pytest.raises(UsageError, match="holds no frequencies"):
-            compound.run(CompoundOptions(**given, against=shares))
+            compound.run(CompoundOptions(**given, frequencies=shares))

@@ -18,6 +18,7 @@ from feie.pipeline.evaluate.frame_va import FrameEvaluateResult
 from feie.pipeline.evaluate.job import EvaluateResult
 from feie.pipeline.extract.job import ExtractResult
 from feie.pipeline.extractor.evaluate_mma import EvaluateMmaResult
+from feie.pipeline.extractor.label_units import LabelUnitsResult
 from feie.pipeline.extractor.render_faces import RenderFacesResult
 from feie.pipeline.extractor.train_mma import TrainMmaResult
 from feie.pipeline.grid.ablate import AblateResult
@@ -39,6 +40,33 @@ from feie.pipeline.train.options import TrainHeadOptions
 from feie.pipeline.train.run import TrainHeadResult
 
 __version__: str
+
+def demo(
+    *,
+    data: str | Path = "data.example",
+    out: str | Path = "feie-demo",
+    seed: int = 0,
+    progress: ProgressCallback = ...,
+) -> DemoResult:
+    """Extract, train and evaluate on the example clips; the test split is theirs to be seen."""
+
+def doctor(
+    *,
+    folder: str | Path = ".",
+    progress: ProgressCallback = ...,
+) -> DoctorResult:
+    """Look at all that stage one needs; nothing is changed and nothing is downloaded."""
+
+def models(
+    *,
+    action: Literal["list", "fetch", "add"] = "list",
+    name: str | None = None,
+    file: str | Path | None = None,
+    yes: bool = False,
+    mirror: str | None = None,
+    progress: ProgressCallback = ...,
+) -> ModelsResult:
+    """List the catalogue, or put one model of it where feie looks for it."""
 
 def extract(
     *,
@@ -74,13 +102,21 @@ def extract(
 ) -> ExtractResult:
     """Extract every video that the store does not hold yet."""
 
-def verify(
+def import_features(
     *,
+    source: str | Path,
     store: str | Path = "features.zarr",
-    videos: str | Path | None = None,
+    format: str = "auto",
+    groups: Sequence[str] = (),
+    group: str | None = None,
+    fps: float | None = None,
+    all_faces: bool = False,
+    dry_run: bool = False,
+    commit_videos: int = 256,
+    commit_seconds: float = 30.0,
     progress: ProgressCallback = ...,
-) -> VerifyResult:
-    """Read every committed chunk of a store and check it against the specification."""
+) -> ImportFeaturesResult:
+    """Import every video of these files that the store does not hold yet."""
 
 def merge(
     *,
@@ -94,6 +130,7 @@ def merge(
 def info(
     *,
     store: str | Path = "features.zarr",
+    reproduce: bool = False,
     progress: ProgressCallback = ...,
 ) -> InfoResult:
     """Summarise a store from its index; no frame is read."""
@@ -111,6 +148,14 @@ def inspect(
 ) -> InspectResult:
     """Draw videos of a store, or write the page about them."""
 
+def verify(
+    *,
+    store: str | Path = "features.zarr",
+    videos: str | Path | None = None,
+    progress: ProgressCallback = ...,
+) -> VerifyResult:
+    """Read every committed chunk of a store and check it against the specification."""
+
 def dump(
     *,
     store: str | Path = "features.zarr",
@@ -126,22 +171,6 @@ def dump(
     progress: ProgressCallback = ...,
 ) -> DumpResult:
     """Write the numbers of a store in another format, with a data sheet and their provenance."""
-
-def import_features(
-    *,
-    source: str | Path,
-    format: str = "auto",
-    store: str | Path = "features.zarr",
-    groups: Sequence[str] = (),
-    group: str | None = None,
-    fps: float | None = None,
-    all_faces: bool = False,
-    dry_run: bool = False,
-    commit_videos: int = 256,
-    commit_seconds: float = 30.0,
-    progress: ProgressCallback = ...,
-) -> ImportFeaturesResult:
-    """Import every video of these files that the store does not hold yet."""
 
 def train_head(
     *,
@@ -223,6 +252,50 @@ def sweep(
 ) -> SweepResult:
     """Train what is not yet trained of a grid, and write the table."""
 
+def evaluate(
+    *,
+    run: str | Path | None = None,
+    runs: str | Path = "runs",
+    store: Sequence[str | Path] = (),
+    labels: str | Path | None = None,
+    split: Literal["train", "val", "test"] = "val",
+    unmatched: float = 0.05,
+    against: str | Path | None = None,
+    submission: str | Path | None = None,
+    form: Literal["labels", "plain", "eri", "emi"] = "labels",
+    report: str | Path | None = None,
+    head: Sequence[str] = (),
+    progress: ProgressCallback = ...,
+) -> EvaluateResult | FrameEvaluateResult:
+    """Score a run, a head or a fusion of several, or a frame-level head, on one split."""
+
+def predict(
+    *,
+    run: str | Path | None = None,
+    runs: str | Path = "runs",
+    store: Sequence[str | Path] = (),
+    videos: str | Path | None = None,
+    extractor: str | None = None,
+    weights: str | Path | None = None,
+    detector: str | None = None,
+    out: str | Path = "predictions.csv",
+    form: Literal["plain", "eri", "emi"] = "plain",
+    clip: bool = False,
+    head: Sequence[str] = (),
+    progress: ProgressCallback = ...,
+) -> PredictResult:
+    """Predict every video of a store, of several for a fusion, or of a folder."""
+
+def compound(
+    *,
+    store: str | Path = "features.zarr",
+    out: str | Path = "compound.csv",
+    frames: bool = False,
+    frequencies: str | Path | None = None,
+    progress: ProgressCallback = ...,
+) -> CompoundResult:
+    """Write the scores of every video (the mean over its frames with a face) or frame."""
+
 def ablate(
     *,
     table: Literal["subsets", "architecture"] = "subsets",
@@ -253,50 +326,6 @@ def ablate(
 ) -> AblateResult:
     """Train what is not yet trained of a table, and write the table."""
 
-def evaluate(
-    *,
-    run: str | Path | None = None,
-    runs: str | Path = "runs",
-    store: Sequence[str | Path] = (),
-    labels: str | Path | None = None,
-    split: Literal["train", "val", "test"] = "val",
-    unmatched: float = 0.05,
-    against: str | Path | None = None,
-    submission: str | Path | None = None,
-    form: Literal["labels", "plain", "eri", "emi"] = "labels",
-    report: str | Path | None = None,
-    head: Sequence[str] = (),
-    progress: ProgressCallback = ...,
-) -> EvaluateResult | FrameEvaluateResult:
-    """Score a run, a head or a fusion of several, or a frame-level head, on one split."""
-
-def predict(
-    *,
-    run: str | Path | None = None,
-    runs: str | Path = "runs",
-    store: Sequence[str | Path] = (),
-    videos: str | Path | None = None,
-    extractor: str | None = None,
-    weights: str | Path | None = None,
-    detector: str | None = None,
-    out: str | Path = "predictions.csv",
-    form: Literal["labels", "plain", "eri", "emi"] = "plain",
-    clip: bool = False,
-    head: Sequence[str] = (),
-    progress: ProgressCallback = ...,
-) -> PredictResult:
-    """Predict every video of a store, of several for a fusion, or of a folder."""
-
-def compound(
-    *,
-    store: str | Path = "features.zarr",
-    out: str | Path = "compound.csv",
-    frames: bool = False,
-    against: str | Path | None = None,
-    progress: ProgressCallback = ...,
-) -> CompoundResult:
-    """Write the scores of every video (the mean over its frames with a face) or frame."""
-
 def train_mma(
     *,
     config: str | Path,
@@ -321,13 +350,13 @@ def evaluate_mma(
     outside: Literal["keep", "drop"] = "keep",
     every: int = 1,
     tolerance: float = 0.01,
-    weights: str = "mma-lite",
+    extractor: str = "mma-lite",
     detector: str | None = None,
     held_out: float | None = None,
     held_out_by: Literal["name", "person"] = "name",
     without: str | Path | None = None,
     repeats: int = 1000,
-    device: str = "cpu",
+    device: str = "auto",
     progress: ProgressCallback = ...,
 ) -> EvaluateMmaResult:
     """Score an extractor on a pack or a data set."""
@@ -346,29 +375,11 @@ def render_faces(
 ) -> RenderFacesResult:
     """Render a pack of aligned synthetic faces."""
 
-def models(
+def label_units(
     *,
-    action: Literal["list", "fetch", "add"] = "list",
-    name: str | None = None,
-    file: str | Path | None = None,
-    yes: bool = False,
-    mirror: str | None = None,
+    data: str | Path,
+    teacher: str | Path,
+    out: str | Path,
     progress: ProgressCallback = ...,
-) -> ModelsResult:
-    """List the catalogue, or put one model of it where feie looks for it."""
-
-def doctor(
-    *,
-    folder: str | Path = ".",
-    progress: ProgressCallback = ...,
-) -> DoctorResult:
-    """Look at all that stage one needs; nothing is changed and nothing is downloaded."""
-
-def demo(
-    *,
-    data: str | Path = "data.example",
-    out: str | Path = "feie-demo",
-    seed: int = 0,
-    progress: ProgressCallback = ...,
-) -> DemoResult:
-    """Extract, train and evaluate on the example clips; the test split is theirs to be seen."""
+) -> LabelUnitsResult:
+    """Guess the action units of every image, aligned by the fixed crop."""

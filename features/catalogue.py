@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from os.path import expanduser
 from pathlib import Path
 
 _RESEARCH = "non-commercial research only (insightface's model licence)"
@@ -56,7 +57,7 @@ class Model:
 
     def on_disk(self) -> list[Path]:
         """Files that are where they belong."""
-        folder = self.folder.expanduser()
+        folder = Path(expanduser(self.folder))
         if not self.is_archive:
             return [folder / self.file] if (folder / self.file).is_file() else []
         # Some archives unpack into a folder of their own name inside.

@@ -10,6 +10,7 @@ from importlib.abc import InspectLoader
 from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import decode_source, module_from_spec
+from os.path import expanduser
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Literal
@@ -94,7 +95,7 @@ def find_plugin(spec: str, group: PluginGroup) -> Plugin | None:
     """
     if names_file(spec):
         path, _, name = spec.rpartition(":")
-        module, sha256 = _module_of(Path(path).expanduser())
+        module, sha256 = _module_of(Path(expanduser(path)))
         if not callable(found := getattr(module, name, None)):
             raise UsageError(f"{path} defines no {name}; give FILE.py:NAME of a class in it")
         return Plugin(spec, sha256, found)

@@ -69,12 +69,23 @@ class Schema:
         """
         if not subset:
             return list(range(len(self.columns)))
-        unknown = [name for name in subset if name not in self.groups]
-        if unknown:
+        return sorted({i for name in self.named(subset) for i in range(*self.groups[name])})
+
+    def named(self, subset: Sequence[str]) -> tuple[str, ...]:
+        """Names of groups as the schema spells them, where ``VA`` may stand for ``va``.
+
+        Raises
+        ------
+        UsageError
+            A group that this schema lacks.
+        """
+        folded = {name.casefold(): name for name in self.groups}
+        spelt = {n: n if n in self.groups else folded.get(n.casefold(), "") for n in subset}
+        if unknown := [name for name, found in spelt.items() if not found]:
             raise UsageError(
                 f"unknown group {', '.join(unknown)}; this store has {', '.join(self.groups)}"
             )
-        return sorted({i for name in subset for i in range(*self.groups[name])})
+        return tuple(spelt[name] for name in subset)
 
 
 AFFECT = Schema.of({"va": VALENCE_AROUSAL, "expr": EXPRESSIONS, "au": ACTION_UNITS})

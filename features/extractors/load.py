@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib.resources import as_file, files
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -218,10 +219,10 @@ def _mma(spec: str, device: str, precision: Precision, compiled: bool) -> MMAExt
 def _onnx(spec: str, device: str, weights: Path | None) -> OnnxExtractor:
     """Load a network that feie or a file describes, from beside that file or where it belongs."""
     if spec.endswith(".json"):
-        path = Path(spec).expanduser()
+        path = Path(expanduser(spec))
         description, folder, cure = read_description(path), path.parent, "put it there"
     else:
-        description, folder = builtin(spec), FETCHED.expanduser()
+        description, folder = builtin(spec), Path(expanduser(FETCHED))
         cure = f"`feie models fetch {spec}` puts it there"
     if weights is None and description.file is None:
         raise UsageError(f"{spec} names no file: say with --weights where the ONNX file is")

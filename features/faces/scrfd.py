@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def find_weights(spec: str) -> Path:
         No such file, no such pack, or a pack without a detector.
     """
     if spec.lower().endswith(".onnx"):
-        path = Path(spec).expanduser()
+        path = Path(expanduser(spec))
         if not path.is_file():
             raise MissingWeightsError(
                 f"there is no detector {path}; put the file there, or give another as "
@@ -48,7 +49,7 @@ def find_weights(spec: str) -> Path:
         return path
     if Path(spec).is_file():
         raise UsageError(f"{spec} is no ONNX file; give --detector scrfd:FILE.onnx")
-    root = Path("~/.insightface/models").expanduser()
+    root = Path(expanduser("~/.insightface/models"))
     for pack in [spec] if spec else MODEL_PACKS:
         # The archive of antelopev2 unpacks into a folder of its own name inside.
         for folder in (root / pack, root / pack / pack):

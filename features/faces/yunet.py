@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def find_weights(spec: str) -> Path:
     MissingWeightsError
         No file is named, or it is not there.
     """
-    path = Path(spec or FETCHED).expanduser()
+    path = Path(expanduser(spec or FETCHED))
     if not path.is_file():
         raise MissingWeightsError(
             f"there is no {path}; `feie models fetch yunet` puts it there, or give OpenCV zoo's "

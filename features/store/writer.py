@@ -34,6 +34,9 @@ _COMMIT_BYTES = 128 << 20  # of buffered rows, however few the videos are
 
 _SHOWN = 30  # columns in a message
 
+_ENDS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
 # What a store carries from its first byte until it is laid out: whoever finds it may start anew.
 _UNFINISHED = {"feie": "being laid out"}
 
@@ -342,18 +345,22 @@ def _is_unfinished(root: bytes) -> bool:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the end of the block."""
+    """Hold Ctrl-C, and what else asks this process to end, back until the end of the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    handlers = {number: signal.getsignal(number) for number in _ENDS}
+    asks = {number: handler for number, handler in handlers.items() if callable(handler)}
+    held: list[signal.Signals] = []
+    for number in asks:
+        signal.signal(number, lambda number, _: held.append(signal.Signals(number)))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
-    if held:
-        raise KeyboardInterrupt
+        for number, handler in asks.items():
+            signal.signal(number, handler)
+    for number in held:
+        asks[number](number, None)
 
 
 def _now() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Literal
 
@@ -136,7 +137,7 @@ def absolute(spec: str) -> str:
     if not names_file(spec):
         return spec
     path, _, name = spec.rpartition(":")
-    return f"{Path(path).expanduser().absolute()}:{name}"
+    return f"{Path(expanduser(path)).absolute()}:{name}"
 
 
 def new_plugin_head(spec: str, inputs: int, targets: int, seed: int) -> HeadModel:

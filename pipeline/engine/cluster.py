@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -327,7 +328,7 @@ def _absolute(options: ExtractOptions) -> dict[str, Any]:
     """Paths of weights as other machines find them: workers start in folders of their own."""
     changes: dict[str, Any] = {"extractor": absolute_extractor(options.extractor)}
     if options.weights is not None:
-        changes["weights"] = options.weights.expanduser().absolute()
+        changes["weights"] = Path(expanduser(options.weights)).absolute()
     kind, _, rest = (options.detector or "").partition(":")
     if rest and Path(rest).is_file():
         changes["detector"] = f"{kind}:{Path(rest).absolute()}"

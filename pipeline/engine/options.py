@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -240,9 +241,9 @@ def absolute_extractor(spec: str) -> str:
     """Give an extractor's spec as it reads from any folder: files absolute, names as they are."""
     if names_file(spec):
         path, _, name = spec.rpartition(":")
-        return f"{Path(path).expanduser().absolute()}:{name}"
+        return f"{Path(expanduser(path)).absolute()}:{name}"
     if Path(spec).suffix in (".json", ".safetensors"):
-        return str(Path(spec).expanduser().absolute())
+        return str(Path(expanduser(spec)).absolute())
     return spec
 
 

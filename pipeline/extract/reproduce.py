@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
+from os.path import expanduser
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -45,10 +46,10 @@ def arguments_of(options: ExtractOptions) -> dict[str, Any]:
     if "extractor" in given:
         given["extractor"] = absolute_extractor(options.extractor)
     if options.weights is not None:
-        given["weights"] = str(options.weights.expanduser().absolute())
+        given["weights"] = str(Path(expanduser(options.weights)).absolute())
     kind, _, file = (options.detector or "").partition(":")
     if file.lower().endswith(".onnx"):
-        given["detector"] = f"{kind}:{Path(file).expanduser().absolute()}"
+        given["detector"] = f"{kind}:{Path(expanduser(file)).absolute()}"
     return {name: given[name] for name in _KEPT if name in given}
 
 

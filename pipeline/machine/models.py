@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
+from os.path import expanduser
 from pathlib import Path, PurePosixPath
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
@@ -131,7 +132,7 @@ def _entry(model: Model) -> Entry:
         licence=model.licence,
         commercial=model.commercial,
         url=model.url,
-        folder=str(model.folder.expanduser()),
+        folder=str(Path(expanduser(model.folder))),
         files=files,
     )
 
@@ -142,8 +143,18 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _folder(model: Model) -> Path:
+    """Give the folder where a model belongs."""
+    folder = Path(expanduser(model.folder))
+    if folder.parts[0] == "~":
+        raise UsageError(
+            f"{model.name} belongs into {folder}, and no home folder is known: set HOME"
+        )
+    return folder
+
+
 def _fetch(model: Model, mirror: str | None, progress: ProgressCallback) -> None:
-    folder = model.folder.expanduser()
+    folder = _folder(model)
     url = f"{mirror.rstrip('/')}/{model.file}" if mirror else model.url
     if not url.startswith(("https://", "http://")):
         raise UsageError(f"{url} is no http address; copy the file to {folder} instead")
@@ -160,7 +171,7 @@ def _add(model: Model, file: Path) -> None:
     """Copy a file that is here already to where it belongs."""
     if not file.is_file():
         raise UsageError(f"there is no file {file}")
-    with _scratch(model.folder.expanduser().parent) as scratch:
+    with _scratch(_folder(model).parent) as scratch:
         _keep(model, Path(shutil.copyfile(file, scratch / model.file)), str(file))
 
 
@@ -180,7 +191,7 @@ def _keep(model: Model, archive: Path, origin: str) -> None:
                 f"{name} of {origin} has sha256 {found}, known is {known}: it was altered or "
                 "replaced, and nothing was kept"
             )
-    folder = model.folder.expanduser()
+    folder = _folder(model)
     folder.mkdir(parents=True, exist_ok=True)
     for path in unpacked.iterdir():
         path.replace(folder / path.name)
@@ -191,7 +202,7 @@ def _by_hand(model: Model, url: str, error: Exception) -> str:
     verb = "unpack it into" if model.is_archive else "copy it to"
     return (
         f"{url} cannot be fetched ({reason}); on a machine with a network, download {model.url} "
-        f"and {verb} {model.folder.expanduser()} here, or: feie models add {model.name} FILE"
+        f"and {verb} {Path(expanduser(model.folder))} here, or: feie models add {model.name} FILE"
     )
 
 

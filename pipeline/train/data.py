@@ -100,7 +100,7 @@ def read_head_data(options: TrainHeadOptions) -> HeadData:
     store = open_store(store_path)
     if not store.ids:
         raise StoreError(f"{store_path} holds no video that was extracted without failure")
-    subset = tuple(store.schema.groups) if options.subset is None else options.subset
+    subset = store.schema.named(options.subset or tuple(store.schema.groups))
     columns, groups = pick_columns(store.schema, subset)
     labels = load_labels(options.labels, options.targets)
     for split in _SPLITS:

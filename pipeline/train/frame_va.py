@@ -107,7 +107,7 @@ def run(options: TrainFrameVaOptions, progress: ProgressCallback = silent) -> Tr
     store = open_store(options.store)
     if not store.ids:
         raise StoreError(f"{options.store} holds no video that was extracted without failure")
-    subset = tuple(store.schema.groups) if options.subset is None else options.subset
+    subset = store.schema.named(options.subset or tuple(store.schema.groups))
     names, groups = pick_columns(store.schema, subset)
     inputs = InputConfig(columns=names, groups=groups, space=options.space)
     labels = load_frame_labels(options.labels)

@@ -10,10 +10,11 @@ import inspect
 import types
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import feie
 from feie.pipeline.jobs import JOBS, job, options_model
+from feie.pipeline.options import options_of
 
 HEAD = '''"""What type checkers see of feie; made by tests/tools/make_stub.py, not by hand."""
 
@@ -32,6 +33,8 @@ def spell(annotation: Any, imports: dict[str, str]) -> str:
     if origin in (Union, types.UnionType):
         parts = [spell(part, imports) for part in args]
         return " | ".join(dict.fromkeys(" | ".join(parts).split(" | ")))
+    if origin is Annotated:
+        return spell(args[0], imports)
     if origin is tuple:
         inner = [spell(part, imports) for part in args if part is not ...]
         if len(inner) == len(args):
@@ -59,24 +62,20 @@ def names_of(module: str) -> dict[str, str]:
 def function(name: str, imports: dict[str, str]) -> str:
     """Write one job's signature and what it does."""
     found = job(name)
-    fields = options_model(name).model_fields
     lines = []
-    for option, parameter in inspect.signature(found).parameters.items():
-        if option == "progress":
-            imports["ProgressCallback"] = "feie.pipeline.progress"
-            lines.append("progress: ProgressCallback = ...")
-            continue
-        kind = spell(fields[option].annotation, imports)
-        if option in ("store", "stores") and "Path" not in kind:  # a path or an address
+    for option in options_of(options_model(name)).values():
+        kind = spell(option.annotation, imports)
+        if option.name in ("store", "stores") and "Path" not in kind:  # a path or an address
             kind = kind.replace("str", "str | Path")
-        default = parameter.default
+        default = option.default
         default = str(default) if isinstance(default, Path) else default
         simple = default in (None, ()) or isinstance(default, str | int | float | bool)
-        missing = default is inspect.Parameter.empty
         shown = repr(default).replace("'", '"') if simple else "..."
-        lines.append(f"{option}: {kind}" if missing else f"{option}: {kind} = {shown}")
+        lines.append(f"{option.name}: {kind}" + ("" if option.required else f" = {shown}"))
+    imports["ProgressCallback"] = "feie.pipeline.progress"
+    lines.append("progress: ProgressCallback = ...")
     result = inspect.signature(found).return_annotation
-    homes = names_of(JOBS[name])
+    homes = names_of(f"feie.pipeline.{JOBS[name].run}")
     imports.update({part: homes[part] for part in result.split(" | ")})
     options = "".join(f"    {line},\n" for line in lines)
     about = (inspect.getdoc(found) or "").splitlines()[0]

@@ -157,12 +157,13 @@ def choose_columns(schema: Schema, subset: Collection[str]) -> tuple[Schema, tup
     """
     if not subset:
         return schema, tuple(range(len(schema)))
-    indices = schema.indices(sorted(subset))
+    chosen = schema.named(sorted(subset))
+    indices = schema.indices(chosen)
     place = {column: at for at, column in enumerate(indices)}
     groups = {
         name: (place[start], place[stop - 1] + 1)
         for name, (start, stop) in schema.groups.items()
-        if name in subset
+        if name in chosen
     }
     return Schema(tuple(schema.columns[i] for i in indices), groups), tuple(indices)
 

@@ -75,6 +75,8 @@ class Reader(ABC):
         Of the first frame as displayed (after rotation and pixel aspect ratio).
     corrupt : int
         Packets or images that did not decode, so far.
+    notes : list of str
+        What was done to the pictures besides decoding them, so far; a store keeps it.
     """
 
     width: int
@@ -89,6 +91,7 @@ class Reader(ABC):
         self._first = self._last = math.nan
         self._count = 0
         self._done = False
+        self.notes: list[str] = []
 
     @property
     def fps(self) -> float:

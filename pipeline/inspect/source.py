@@ -55,8 +55,9 @@ def faces_of(
     except (VideoError, UsageError) as error:
         return [], str(error)
     landmarks, bbox = video.landmarks, video.bbox
+    unit = int(row["width"]), int(row["height"])
     faces = [
-        Face(place, float(time[r]), face_picture(images[t], landmarks[r], bbox[r], _SIDE))
+        Face(place, float(time[r]), face_picture(images[t], landmarks[r], bbox[r], _SIDE, unit))
         for place, r in rows.items()
         if (t := float(time[r])) in images
     ]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from feie.features.errors import UsageError, VideoError
 from feie.features.store.reader import Store, VideoView
-from feie.features.video.sources import VIDEO_SUFFIXES, Source, discover
+from feie.features.video.numbering import VIDEO_SUFFIXES
+from feie.features.video.sources import Source, discover
 from feie.features.video.stills import face_picture, stills
 from feie.pipeline.inspect.picture import FACES, Face
 

@@ -1,4 +1,4 @@
-"""The size of the frames changes in mid-stream (adaptive streams, broadcast): one unit, one track."""
+"""The size of the frames changes in mid-stream (broadcast, calls): one unit, one track."""
 
 from pathlib import Path
 

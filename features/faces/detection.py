@@ -41,6 +41,15 @@ class Faces(NamedTuple):
         )
 
 
+def rescaled(faces: Faces, before: tuple[int, int], after: tuple[int, int]) -> Faces:
+    """Give faces of a frame of one (width, height), px, as they lie in the frame at another."""
+    if before == after:
+        return faces
+    x, y = after[0] / before[0], after[1] / before[1]
+    scale = np.array([x, y], np.float32)
+    return Faces(faces.bbox * np.tile(scale, 2), faces.score, faces.landmarks * scale)
+
+
 class Detector(Protocol):
     """A face detector, with what its provenance needs."""
 

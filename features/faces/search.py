@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feie.features.faces.align import is_alignable
-from feie.features.faces.detection import Detector, Faces
+from feie.features.faces.detection import Detector, Faces, rescaled
 from feie.features.faces.track import MainFace, Tracks
 from feie.features.video.folder import Frame, Image
 
@@ -18,12 +18,15 @@ from feie.features.video.folder import Frame, Image
 class Search:
     """The search of one video; stateful, use one for each.
 
+    Faces are given in pixels of the size below, also where frames change their size on the way: a
+    face at the same place of the picture keeps its numbers, and its track.
+
     Parameters
     ----------
     detector : Detector
         What finds faces in a frame.
     width, height : int
-        Of the frames, px.
+        Of the first frame, px.
     stride : int
         Every so many frames are searched; landmarks, box and score in between are interpolated
         by time, where the main face was found at both ends. Where it was found at one end only,
@@ -49,7 +52,7 @@ class Search:
             yield from self._strided(iter(frames))
         elif self._batch > 1:
             for frame, faces in self._searched(frames):
-                yield frame, self._pick(faces, frame.image)
+                yield frame, self._pick(faces)
         else:
             for frame in frames:
                 yield frame, self._look(frame.image)
@@ -68,21 +71,33 @@ class Search:
             images = [frame.image for frame in group if frame.image is not None]
             found = iter(self._detector.detect_many(images) if images else [])
             for frame in group:
-                yield frame, Faces.none() if frame.image is None else _usable(next(found))
+                image = frame.image
+                yield frame, Faces.none() if image is None else self._taken(next(found), image)
 
     def _look(self, image: Image | None) -> Faces | None:
         """Find the main face of the next frame: around its last place, else anywhere."""
         if image is None:
-            return self._pick(Faces.none(), None)
+            return self._pick(Faces.none())
         if (box := self._main.box) is not None:
-            near = _usable(self._detector.follow(image, box))
+            near = self._taken(self._detector.follow(image, self._place(box, image)), image)
             if (kept := self._main.keep(near)) is not None:
                 return _one(near, kept)
-        return self._pick(_usable(self._detector.detect(image)), image)
+        return self._pick(self._taken(self._detector.detect(image), image))
 
-    def _pick(self, faces: Faces, image: Image | None) -> Faces | None:
-        width, height = self._size if image is None else (image.shape[1], image.shape[0])
-        chosen = self._main.pick(faces, width, height)
+    def _taken(self, found: Faces, image: Image) -> Faces:
+        """Give what a detector found in an image: usable faces, in pixels of the first frame."""
+        return rescaled(_usable(found), (image.shape[1], image.shape[0]), self._size)
+
+    def _place(self, box: NDArray[np.float32], image: Image) -> NDArray[np.float32]:
+        """Give a box in pixels of the image."""
+        width, height = self._size
+        if (image.shape[1], image.shape[0]) == self._size:
+            return box
+        scale = np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
+        return box * np.tile(scale, 2)
+
+    def _pick(self, faces: Faces) -> Faces | None:
+        chosen = self._main.pick(faces, *self._size)
         return None if chosen is None else _one(faces, chosen)
 
     def _strided(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Faces | None]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from feie.features.errors import MissingWeightsError, UsageError, VideoError
 from feie.features.faces.align import ALIGNED_SIZE, ARCFACE_TEMPLATE
 from feie.features.faces.crop import ALIGNED, Crop
-from feie.features.faces.detection import Detector, Faces
+from feie.features.faces.detection import Detector, Faces, rescaled
 from feie.features.faces.search import Search
 from feie.features.video.file import open_reader
 from feie.features.video.folder import FOLDER_FPS, Frame, Image
@@ -91,10 +91,10 @@ class FaceChunk:
     face_score : (k,) float32 array
         Of the detector, in [0, 1]; 1 for aligned input; NaN without a face.
     bbox : (k, 4) float32 array
-        x0, y0, x1, y1, px of the frame as displayed; the whole frame for aligned input; NaN
-        without a face.
+        x0, y0, x1, y1, px of the first frame as displayed, also where later ones have another
+        size; the whole frame for aligned input; NaN without a face.
     landmarks : (k, 5, 2) float32 array
-        px of the frame, in ArcFace's order; the template for aligned input; NaN without a face.
+        px as `bbox`, in ArcFace's order; the template for aligned input; NaN without a face.
     aligned : (v, side, side, 3) uint8 array
         Crops, RGB, of the v valid frames (or faces) in order, as `FaceOptions.crop` says.
     frame, track : (v,) int64 arrays, or None
@@ -217,7 +217,7 @@ class FaceStream:
         for frame, face in self._search.main_face(frames):
             crop = None
             if face is not None and frame.image is not None:
-                crop = self._crop.cut(frame.image, face.bbox[0], face.landmarks[0])
+                crop = self._cut(frame.image, face)
             yield _Face(frame.time, face, crop)
 
     def _all(self, frames: Iterable[Frame]) -> Iterator[tuple[float, list[tuple[int, _Face]]]]:
@@ -231,9 +231,14 @@ class FaceStream:
             faces = []
             for track, face in found:
                 assert frame.image is not None
-                crop = self._crop.cut(frame.image, face.bbox[0], face.landmarks[0])
+                crop = self._cut(frame.image, face)
                 faces.append((track, _Face(frame.time, face, crop)))
             yield frame.time, faces
+
+    def _cut(self, image: Image, face: Faces) -> Image:
+        """Cut a face, in pixels of the first frame, out of a frame of whatever size."""
+        here = rescaled(face, (self.width, self.height), (image.shape[1], image.shape[0]))
+        return self._crop.cut(image, here.bbox[0], here.landmarks[0])
 
     def _given(self, frame: Frame) -> _Face:
         """Take a frame as the aligned face that it is said to be."""
@@ -248,9 +253,10 @@ class FaceStream:
                 "use --faces detect",
             )
         face = Faces(
-            np.array([[0, 0, width, height]], np.float32),
+            np.array([[0, 0, self.width, self.height]], np.float32),
             np.ones(1, np.float32),
-            ARCFACE_TEMPLATE[None] * np.float32(width / ALIGNED_SIZE),
+            ARCFACE_TEMPLATE[None]
+            * np.array([self.width / ALIGNED_SIZE, self.height / ALIGNED_SIZE], np.float32),
         )
         return _Face(frame.time, face, self._crop.fit(image))
 

@@ -12,10 +12,11 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from feie.features.errors import UsageError, VideoError
+from feie.features.video.clock import rising
+from feie.features.video.colour import Painter
 from feie.features.video.folder import (
     CORRUPT_SHARE,
     FOLDER_FPS,
@@ -45,6 +46,8 @@ _NOT_VIDEO = {"image2", "tty", "hls", "concat", "dash", "lavfi", "applehttp", "s
 # Durations of MPEG streams are read off the end of the file, cut or not; an avi counts repeated
 # frames that hold no packet.
 _PROMISE_NOTHING = {"mpegts", "mpeg", "mpegvideo", "avi"}
+
+_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
 _TAGS: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
@@ -79,9 +82,11 @@ def open_reader(source: Source, fps: float | None = None, folder_fps: float = FO
 class VideoReader(Reader):
     """Frames of a video file, decoded from front to back.
 
-    Time stamps come from the stream (frames of a variable rate keep theirs). A missing time
-    stamp, or one that does not rise, is replaced by the one before plus one nominal frame.
-    Rotation and mirroring (display matrix) and non-square pixels are undone.
+    Of several video streams the one that players show is read: FFmpeg's best, which is the one
+    marked as the default where there is one; cover pictures and thumbnails never.
+    Time stamps come from the stream (frames of a variable rate keep theirs); of faulty ones, see
+    `clock.rising`. Rotation and mirroring (display matrix) and non-square pixels are undone; HDR
+    is tone-mapped, see `colour`.
 
     **Faults.** A packet that does not decode is skipped and counted; frames that the decoder
     has patched up are kept. A file fails as
@@ -117,8 +122,7 @@ class VideoReader(Reader):
         self._packets = 0
         self._ends: dict[int, float] = {}
         self._read_error = ""
-        # One for all frames: each brings threads and tables of its own, which die late.
-        self._reformatter = VideoReformatter()
+        self._painter = Painter(self.notes)
         self._container = _open(path)
         try:
             self._stream = _video_stream(self._container, self._name)
@@ -148,23 +152,17 @@ class VideoReader(Reader):
 
     def _to_rgb(self, frame: av.VideoFrame) -> Image:
         width = round(frame.width * self._pixel_aspect)
-        rgb = self._reformatter.reformat(frame, width=width, format="rgb24", threads=1)
-        return _as_displayed(np.asarray(rgb.to_ndarray(), dtype=np.uint8), frame)
+        return _as_displayed(self._painter.rgb(frame, width), frame)
 
     def _timed(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Give decoded frames strictly rising times."""
         rate = self._nominal_fps
-        step = 1.0 / rate if rate > 0 else 1.0 / FOLDER_FPS
-        last = math.nan
+        return rising(self._stamped(), 1.0 / rate if rate > 0 else 1.0 / FOLDER_FPS)
+
+    def _stamped(self) -> Iterator[tuple[float, av.VideoFrame]]:
         for frame in self._decoded():
             base = frame.time_base or self._stream.time_base
-            time = float(frame.pts * base) if frame.pts is not None and base else math.nan
-            if math.isnan(time):
-                time = 0.0 if math.isnan(last) else last + step
-            elif time <= last:
-                time = last + step
-            last = time
-            yield time, frame
+            yield float(frame.pts * base) if frame.pts is not None and base else math.nan, frame
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         for packet in self._demuxed():
@@ -258,14 +256,20 @@ def _open(path: Path) -> InputContainer:
 
 
 def _video_stream(container: InputContainer, name: str) -> VideoStream:
-    for stream in container.streams.video:
-        # The cover picture of a song is a video stream of one frame.
-        if not stream.disposition & Disposition.attached_pic:
-            if stream.codec_context is None:
-                raise VideoError("broken", f"there is no decoder for {name}")
-            return stream
-    kinds = ", ".join(sorted({s.type for s in container.streams if s.type})) or "none"
-    raise VideoError("no-video-stream", f"{name} has no video stream (streams: {kinds})")
+    """Choose the stream that players show; the cover picture of a song is none."""
+    streams = [s for s in container.streams.video if not s.disposition & _PICTURES]
+    if not streams:
+        kinds = ", ".join(sorted({s.type for s in container.streams if s.type})) or "none"
+        raise VideoError("no-video-stream", f"{name} has no video stream (streams: {kinds})")
+    # A single picture beside a film is its thumbnail, even where a writer marked it by mistake.
+    films = [s for s in streams if s.frames != 1] or streams
+    best = container.streams.best("video")
+    default = (s for s in films if s.disposition & Disposition.default)
+    stream = best if best in films else next(default, films[0])
+    assert isinstance(stream, VideoStream)
+    if stream.codec_context is None:
+        raise VideoError("broken", f"there is no decoder for {name}")
+    return stream
 
 
 def _nominal_fps(stream: VideoStream) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feie.features.errors import UsageError, VideoError
-from feie.features.video.sources import frame_number
+from feie.features.video.numbering import frame_images
 
 Image = NDArray[np.uint8]
 
@@ -75,6 +75,8 @@ class Reader(ABC):
         Of the first frame as displayed (after rotation and pixel aspect ratio).
     corrupt : int
         Packets or images that did not decode, so far.
+    notes : list of str
+        What was done to the pictures besides decoding them, so far; a store keeps it.
     """
 
     width: int
@@ -89,6 +91,7 @@ class Reader(ABC):
         self._first = self._last = math.nan
         self._count = 0
         self._done = False
+        self.notes: list[str] = []
 
     @property
     def fps(self) -> float:
@@ -227,14 +230,11 @@ def _resample(frames: Iterator[LazyFrame], fps: float) -> Iterator[LazyFrame]:
 
 def _numbered_images(folder: Path) -> dict[int, Path]:
     try:
-        names = sorted(path.name for path in folder.iterdir())
+        names, _ = frame_images(os.listdir(folder))
     except OSError as error:
         raise VideoError("missing", f"{folder.name} cannot be listed: {error.strerror}") from error
     images: dict[int, Path] = {}
-    for name in names:
-        number = frame_number(name)
-        if number is None:
-            continue
+    for name, number in sorted(names.items()):
         if number in images:
             message = f"{folder.name} holds {images[number].name} and {name}, both of one number"
             raise VideoError("broken", message)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -13,16 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from feie.features.errors import UsageError, VideoError
+from feie.features.video.numbering import VIDEO_SUFFIXES, WHICH, frame_images
 
-VIDEO_SUFFIXES = frozenset(
-    {".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".gif", ".m2ts", ".m2v", ".m4v"}
-    | {".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm"}
-    | {".wmv"}
-)
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-
-# ABAW numbers its crops 00001.jpg; other tools prefix the number with the word frame or image.
-_NUMBERED = re.compile(r"(?:frame|image|img)?[_-]?(\d+)", re.IGNORECASE)
 _READ_SIZE = 1 << 20
 
 
@@ -65,30 +56,28 @@ class Discovery:
     ignored : tuple of str
         Files, relative to the root, that are no videos by their suffix, and hidden files;
         sorted.
+    passed_over : tuple of str
+        A sentence for each folder of numbered images that are no frames, and for each folder that
+        could not be listed.
+    unlisted : tuple of str
+        The latter folders, relative to the root.
     """
 
     sources: tuple[Source, ...]
     ignored: tuple[str, ...]
-
-
-def frame_number(name: str) -> int | None:
-    """Give the number of an image of a frame folder, or None for any other file.
-
-    ``00001.jpg``, ``17.png``, ``frame_0001.png`` and ``img1.jpg`` are numbered images.
-    """
-    stem, suffix = os.path.splitext(name)
-    match = _NUMBERED.fullmatch(stem) if suffix.lower() in IMAGE_SUFFIXES else None
-    return int(match[1]) if match else None
+    passed_over: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
 
 
 def discover(root: Path) -> Discovery:
     """Find every video at or below `root`, in an order that depends on names only.
 
-    Folders are searched recursively; a folder that holds numbered images is itself one video
-    (and is still searched). Links to files and folders are followed, but each real folder is
-    entered once, under its own name where it has one below the root, so that cycles of links
-    end. Hidden entries and Zarr stores are not entered. A dangling link with a video's suffix
-    is listed, so that reading it fails by name instead of silently.
+    Folders are searched recursively; a folder that holds frames, see `numbering.frame_images`, is
+    itself one video (and is still searched). A folder that cannot be listed costs what is in it.
+    Links to files and folders are followed, but each real folder is entered once, under its own
+    name where it has one below the root, so that cycles of links end. Hidden entries and Zarr
+    stores are not entered. A dangling link with a video's suffix is listed, so that reading it
+    fails by name instead of silently.
 
     Parameters
     ----------
@@ -99,8 +88,8 @@ def discover(root: Path) -> Discovery:
     Raises
     ------
     UsageError
-        The root does not exist or holds no video, two sources have the same id, a folder
-        cannot be listed, or a name holds control characters.
+        The root does not exist, cannot be listed or holds no video, two sources have the same id,
+        or a name holds control characters.
     """
     if not root.exists():
         raise UsageError(f"{root} does not exist; --videos wants a folder of videos")
@@ -111,12 +100,16 @@ def discover(root: Path) -> Discovery:
 
     sources: list[Source] = []
     ignored: list[str] = []
-    for folder, relative, files in _walk(root):
-        numbered = [name for name in files if frame_number(name) is not None]
-        if numbered:
-            sources.append(_frames_source(folder, relative or root.resolve().name, numbered))
+    passed_over: list[str] = []
+    unlisted: dict[str, str] = {}
+    for folder, relative, files in _walk(root, unlisted):
+        frames, why_not = frame_images(files)
+        if frames:
+            sources.append(_frames_source(folder, relative or root.resolve().name, list(frames)))
+        elif why_not:
+            passed_over.append(f"{relative or root}: its numbered images {why_not}; {WHICH}")
         for name in files:
-            if frame_number(name) is not None:
+            if name in frames:
                 continue
             below = f"{relative}/{name}" if relative else name
             if _is_video(name):
@@ -127,10 +120,18 @@ def discover(root: Path) -> Discovery:
         found = f"{len(ignored)} other files" if ignored else "it is empty"
         raise UsageError(
             f"no videos below {root} ({found}); wanted are files with suffix {_suffixes()} "
-            "or folders of numbered images"
+            f"or folders of numbered images: {WHICH}"
         )
     _check_unique(sources)
-    return Discovery(tuple(sorted(sources, key=lambda s: s.video_id)), tuple(sorted(ignored)))
+    passed_over += [
+        f"{folder}: this folder cannot be listed: {why}" for folder, why in unlisted.items()
+    ]
+    return Discovery(
+        tuple(sorted(sources, key=lambda s: s.video_id)),
+        tuple(sorted(ignored)),
+        tuple(sorted(passed_over)),
+        tuple(sorted(unlisted)),
+    )
 
 
 def fingerprint(source: Source, on_block: Callable[[], None] = lambda: None) -> str:
@@ -158,7 +159,7 @@ def fingerprint(source: Source, on_block: Callable[[], None] = lambda: None) -> 
                 digest.update(block)
                 on_block()
         else:
-            names = [n for n in os.listdir(source.path) if frame_number(n) is not None]
+            names, _ = frame_images(os.listdir(source.path))
             for name in sorted(names):
                 path = source.path / name
                 digest.update(f"{name}\0{path.stat().st_size}\0".encode())
@@ -186,8 +187,13 @@ def _suffixes() -> str:
     return " ".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, str, list[str]]]:
-    """Every folder once, with its path below the root ("" for the root) and its file names."""
+def _walk(
+    root: Path, unlisted: dict[str, str] | None = None
+) -> Iterator[tuple[Path, str, list[str]]]:
+    """Every folder once, with its path below the root ("" for the root) and its file names.
+
+    A folder below the root that cannot be listed is noted in `unlisted`, or else an error.
+    """
     entered: set[tuple[int, int]] = set()
     # Folders reached through links wait until all real ones are done: where a folder has a
     # name of its own below the root, its videos carry that name.
@@ -203,6 +209,9 @@ def _walk(root: Path) -> Iterator[tuple[Path, str, list[str]]]:
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
+            if unlisted is not None and relative:
+                unlisted[relative] = error.strerror or str(error)
+                continue
             raise UsageError(f"{folder} cannot be listed: {error.strerror}") from error
         if any(entry.name == "zarr.json" for entry in entries):
             continue

@@ -59,7 +59,11 @@ def stills(source: Source, times: Iterable[float], fps: float | None = None) -> 
 
 
 def face_picture(
-    rgb: Image, landmarks: NDArray[np.floating], bbox: NDArray[np.floating], size: int
+    rgb: Image,
+    landmarks: NDArray[np.floating],
+    bbox: NDArray[np.floating],
+    size: int,
+    unit: tuple[int, int] | None = None,
 ) -> Image:
     """Cut the face out of a frame: aligned by its landmarks, else its box, else the whole frame.
 
@@ -68,20 +72,26 @@ def face_picture(
     rgb : (h, w, 3) uint8 array
         The frame.
     landmarks : (5, 2) float array
-        px in the frame, in ArcFace's order; NaN where unknown.
+        px, in ArcFace's order; NaN where unknown.
     bbox : (4,) float array
         x0, y0, x1, y1, px; NaN where unknown.
     size : int
         Side of the picture, px.
+    unit : (int, int), optional
+        Width and height of the frame in whose pixels box and landmarks are, where that may not be
+        this one's.
 
     Returns
     -------
     (size, size, 3) uint8 array
         Black where it reaches beyond the frame.
     """
+    height, width = rgb.shape[:2]
+    if unit is not None and min(unit) > 0 and unit != (width, height):
+        scale_by = np.array([width / unit[0], height / unit[1]], np.float32)
+        landmarks, bbox = landmarks * scale_by, bbox * np.tile(scale_by, 2)
     if is_alignable(landmarks):
         return align_face(rgb, landmarks, size)
-    height, width = rgb.shape[:2]
     box = np.array([0, 0, width, height], np.float64)
     margin = 1.0
     if np.isfinite(bbox).all() and (bbox[2:] > bbox[:2]).all():

@@ -23,7 +23,8 @@ def is_cut(path: Path) -> bool:
     """Tell whether a file is shorter than its own structure says.
 
     Known are mp4 and mov (boxes), mkv and webm (the segment), avi (the RIFF chunk), wmv (the
-    file properties) and gif (the trailer at the end). Other formats, and files written to a
+    file properties) and gif (its blocks: one that breaks off; a missing trailer, and bytes behind
+    it, are no sign). Other formats, and files written to a
     stream without sizes, claim nothing and are never cut.
 
     Parameters
@@ -36,9 +37,40 @@ def is_cut(path: Path) -> bool:
         file.seek(0)
         head = file.read(65536)
         if head.startswith(b"GIF8"):
-            file.seek(max(0, size - 4096))
-            return not file.read().rstrip(b"\0\r\n").endswith(b";")
+            file.seek(0)
+            return _gif_breaks_off(file)
         return size + _SLACK < _promised(file, head, size)
+
+
+def _gif_breaks_off(file: BinaryIO) -> bool:
+    """Whether a gif ends within a block, or after a block that announces a picture."""
+
+    def palette(flags: int) -> int:
+        return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+    screen = file.read(13)
+    if len(screen) < 13 or len(file.read(palette(screen[10]))) < palette(screen[10]):
+        return True
+    announced = False
+    while kind := file.read(1):
+        if kind == b"!":
+            label = file.read(1)
+            announced = label == b"\xf9" or (announced and bool(label))
+        elif kind == b",":
+            place = file.read(9)
+            if len(place) < 9 or len(file.read(palette(place[8]) + 1)) <= palette(place[8]):
+                return True
+            announced = False
+        else:  # the trailer, or stray bytes
+            return False
+        while count := file.read(1):
+            if not count[0]:
+                break
+            if len(file.read(count[0])) < count[0]:
+                return True
+        else:
+            return True
+    return announced
 
 
 def _promised(file: BinaryIO, head: bytes, size: int) -> int:

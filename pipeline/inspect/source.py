@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from feie.features.errors import UsageError, VideoError
 from feie.features.store.reader import Store, VideoView
-from feie.features.video.sources import VIDEO_SUFFIXES, Source, discover
+from feie.features.video.numbering import VIDEO_SUFFIXES
+from feie.features.video.sources import Source, discover
 from feie.features.video.stills import face_picture, stills
 from feie.pipeline.inspect.picture import FACES, Face
 
@@ -55,8 +56,9 @@ def faces_of(
     except (VideoError, UsageError) as error:
         return [], str(error)
     landmarks, bbox = video.landmarks, video.bbox
+    unit = int(row["width"]), int(row["height"])
     faces = [
-        Face(place, float(time[r]), face_picture(images[t], landmarks[r], bbox[r], _SIDE))
+        Face(place, float(time[r]), face_picture(images[t], landmarks[r], bbox[r], _SIDE, unit))
         for place, r in rows.items()
         if (t := float(time[r])) in images
     ]

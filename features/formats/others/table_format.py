@@ -15,7 +15,8 @@ from feie.features.formats.reading.files import find_files
 from feie.features.formats.reading.imported import ImportedVideo, ReadOptions, Sample
 from feie.features.formats.reading.layout import Layout
 from feie.features.formats.reading.rows import videos
-from feie.features.video.sources import VIDEO_SUFFIXES, Source
+from feie.features.video.numbering import VIDEO_SUFFIXES
+from feie.features.video.sources import Source
 
 Describe = Callable[[Sequence[str], str], Layout]
 """Says what the columns of a header mean, given the name for a group that has none."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from feie.features.errors import UsageError, VideoError
-from feie.features.video.sources import Source, discover, fingerprint, frame_number
+from feie.features.video.sources import Source, discover, fingerprint
 
 
 def touch(path: Path, content: bytes = b"x") -> Path:
@@ -42,22 +42,6 @@ def test_folders_of_numbered_images_are_videos(tmp_path: Path) -> None:
     (source,) = found.sources
     assert (source.video_id, source.kind, source.size) == ("s/v.1", "frames", 8)
     assert found.ignored == ("photos/holiday.jpg", "s/v.1/cover.jpg")
-
-
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
-        ("00001.jpg", 1),
-        ("0.PNG", 0),
-        ("frame_0012.png", 12),
-        ("img7.jpeg", 7),
-        ("IMG_2041x.jpg", None),
-        ("photo1.jpg", None),
-        ("00001.txt", None),
-    ],
-)
-def test_frame_numbers(name: str, number: int | None) -> None:
-    assert frame_number(name) == number
 
 
 def test_root_may_be_one_video_or_one_folder_of_frames(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from filelock import FileLock, Timeout
 
 from feie import __version__
 from feie.features.errors import FeieError, StoreError, StoreLockedError, UsageError
+from feie.features.files import sync_directory
 from feie.features.formats.writing.format import OneFile
 from feie.features.formats.writing.plan import DumpPlan
 from feie.features.formats.writing.rows import batches
-from feie.features.store.backends.durable import sync_directory
 from feie.features.store.reader import Store
 
 WORK = ".dumping"

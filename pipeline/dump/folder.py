@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from feie.features.errors import UsageError
+from feie.features.files import sync_directory
 from feie.features.formats.own.reader import PROVENANCE
 from feie.features.formats.writing.format import Folder
 from feie.features.formats.writing.names import is_below, safe_names
 from feie.features.formats.writing.plan import DumpPlan
 from feie.features.formats.writing.rows import VideoBatch, batches
-from feie.features.store.backends.durable import sync_directory
 from feie.features.store.reader import Store
 from feie.pipeline.dump.files import (
     WORK,

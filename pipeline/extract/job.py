@@ -14,8 +14,8 @@ from pydantic import BaseModel, computed_field
 
 from feie.features.errors import StoreNotFoundError, UsageError, VideoError
 from feie.features.faces.stream import FaceOptions
-from feie.features.store.backends.bucket import place_of
 from feie.features.store.backends.location import is_url
+from feie.features.store.backends.opening import backend_of
 from feie.features.store.layout import FAILED
 from feie.features.store.reader import open_store
 from feie.features.store.records import StoreSettings, VideoRecord
@@ -248,7 +248,7 @@ def _plan_only(
     options: ExtractOptions, found: Discovery, sources: Sequence[Source]
 ) -> ExtractResult:
     known = pd.DataFrame(columns=["status", "message"])
-    place_of(options.store).refuse_foreign()
+    backend_of(options.store).refuse_foreign()
     with suppress(StoreNotFoundError):
         known = open_store(options.store).videos
     held = Held(known, options.all_faces)

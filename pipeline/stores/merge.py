@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from feie.features.errors import StoreError
-from feie.features.store.backends.durable import sync_directory
+from feie.features.files import sync_directory
 from feie.features.store.backends.lock import WriterLock
 from feie.features.store.merge import choose, chosen_records, joint_detector, joint_settings
 from feie.features.store.reader import open_store

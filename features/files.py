@@ -38,15 +38,21 @@ def new_name(path: Path) -> Path:
     return path.with_name(f".{path.name[:50]}.{secrets.token_hex(16)}.partial")
 
 
-def new_file(path: Path) -> IO[bytes]:
+def new_file(path: Path, buffering: int = -1) -> IO[bytes]:
     """Open a file that must not be there yet, for writing and reading; a link is there, too.
+
+    Parameters
+    ----------
+    path : Path
+    buffering : int
+        As `open` has it.
 
     Raises
     ------
     OSError
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK | _BINARY
-    return cast(IO[bytes], os.fdopen(os.open(path, flags, 0o666), "w+b"))
+    return cast(IO[bytes], os.fdopen(os.open(path, flags, 0o666), "w+b", buffering))
 
 
 @contextmanager

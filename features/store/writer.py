@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 import time
@@ -17,6 +16,7 @@ import numpy as np
 import zarr
 
 from feie.features.errors import FeieError, StoreError, StoreMismatchError
+from feie.features.files import json_object
 from feie.features.store.backends.base import disk_errors
 from feie.features.store.backends.opening import backend_of
 from feie.features.store.layout import (
@@ -336,8 +336,8 @@ class StoreWriter:
 
 def _is_unfinished(root: bytes) -> bool:
     try:
-        return bool(json.loads(root)["attributes"] == _UNFINISHED)
-    except (ValueError, KeyError, TypeError):  # opening it will say what is wrong
+        return bool(json_object(root)["attributes"] == _UNFINISHED)
+    except (ValueError, KeyError):  # opening it will say what is wrong
         return False
 
 

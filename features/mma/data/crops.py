@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from feie.features.errors import DataError
 from feie.features.faces.align import align_face, is_alignable
 from feie.features.faces.detection import DetectOptions, Detector
-from feie.features.files import write_whole
+from feie.features.files import json_object, write_whole
 from feie.features.mma.data.packs import Pack
 from feie.features.video.quiet import quiet_opencv
 
@@ -193,7 +193,7 @@ def cached_pack_faces(
     path = folder / f"faces-{key.hexdigest()[:16]}.safetensors"
     if path.exists():
         with safe_open(path, framework="np") as file:
-            return file.get_tensor("faces"), Alignment(**json.loads(file.metadata()["alignment"]))
+            return file.get_tensor("faces"), Alignment(**json_object(file.metadata()["alignment"]))
     faces, alignment = pack_faces(pack, detector)
     write_whole(path, save({"faces": faces}, {"alignment": json.dumps(vars(alignment))}))
     return faces, alignment

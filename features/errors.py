@@ -71,6 +71,10 @@ class StoreMismatchError(StoreError):
     """The store was made with other weights or options than the ones asked for."""
 
 
+class LinkError(FeieError):
+    """A link below an output or a store, where none is followed."""
+
+
 class LabelError(FeieError, ValueError):
     """A label file that cannot be used: missing or duplicate ids, NaN, no join."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from feie.features.errors import MissingWeightsError, UsageError
 from feie.features.faces import scrfd, yunet
 from feie.features.faces.detection import DetectOptions, Detector, Faces, search_options
+from feie.features.files import file_sha256
 
 __all__ = [
     "DEFAULT_DETECTOR",
@@ -100,7 +100,6 @@ def _weights(spec: str | None) -> tuple[str, Path]:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise MissingWeightsError(f"{path} cannot be read: {error.strerror}") from error

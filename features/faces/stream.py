@@ -268,17 +268,6 @@ class _Face:
     crop: Image | None
 
 
-def face_chunks(
-    source: Source,
-    options: FaceOptions | None = None,
-    detector: DetectorSource = None,
-    size: int = 64,
-) -> Iterator[FaceChunk]:
-    """Iterate over the main face of a source; see `FaceStream`."""
-    with FaceStream(source, options, detector, size) as stream:
-        yield from stream
-
-
 def _detector(given: DetectorSource, name: str) -> Detector:
     detector = given() if callable(given) else given
     if detector is None:

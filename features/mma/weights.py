@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from feie.features.errors import DataError, MissingWeightsError
+from feie.features.files import file_sha256, write_whole
 from feie.features.mma.network import MMANetwork, NetworkConfig
 
 FORMAT = "feie-mma-1"
@@ -73,10 +72,7 @@ def save_weights(
         "size": str(size),
         "input": "112x112 RGB, ArcFace template, resampled to size, scaled to [-1, 1]",
     }
-    temporary = path.with_suffix(".partial")
-    # Not save_file: that makes a file which only its owner may read.
-    temporary.write_bytes(_ordered(save(tensors, metadata)))
-    os.replace(temporary, path)
+    write_whole(path, _ordered(save(tensors, metadata)))
 
 
 def _ordered(content: bytes) -> bytes:
@@ -126,5 +122,4 @@ def load_weights(path: Path) -> LoadedWeights:
     except (KeyError, ValueError, ValidationError, RuntimeError) as error:
         raise DataError(f"{path} is damaged: its network cannot be rebuilt ({error})") from error
     network.eval().requires_grad_(False)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return LoadedWeights(metadata.get("name", path.stem), digest, size, network)
+    return LoadedWeights(metadata.get("name", path.stem), file_sha256(path), size, network)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.codecs import Crc32cCodec
 
-from feie.features.errors import FeieError
+from feie.features.errors import FeieError, LinkError, StoreError, one_line
 from feie.features.schema import AFFECT
 from feie.features.store.backends.location import open_root
+from feie.features.store.contents import coding_oddity, row_oddity, type_oddity
+from feie.features.store.index import refuse_absent_rows
 from feie.features.store.layout import (
     FAILED,
     SPEC_VERSION,
@@ -31,6 +36,8 @@ _BAD_ID = re.compile(r"[\x00-\x1f\x7f\\]|(^|/)(\.{0,2})(/|$)")
 _ROUNDING = 1e-3
 _BLOCK_ROWS = 65_536
 _BLOCK_VALUES = 1 << 24  # 64 MB
+_MOST_NAMED = 1_000
+_OF_VIDEO = ["id", "offset", "length", "faces"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ def check_store(path: str | Path) -> list[Violation]:
     Returns
     -------
     list of Violation
-        Empty for a sound store. Rules that build on a broken one are not looked at.
+        Empty for a sound store. Where a rule is broken, all that can still be looked at is.
 
     Raises
     ------
@@ -69,14 +76,25 @@ def check_store(path: str | Path) -> list[Violation]:
     attributes = _attributes(str(path))
     if isinstance(attributes, Violation):
         return [attributes]
-    for check in (_check_attributes, _check_structure, _check_provenance, _check_index):
-        try:
-            found = list(check(str(path), attributes))
-        except Exception as error:  # a damaged file may fail anywhere inside zarr: name it
-            found = [Violation("S1", f"cannot be read: {type(error).__name__}: {error}")]
-        if found:
-            return found
-    return list(_check_frames(open_store(path)))
+    found = []
+    for check in (_check_attributes, _check_provenance, _check_structure, _check_index):
+        found += _carefully(check(str(path), attributes))
+    try:
+        frames: Iterator[Violation] = _check_frames(open_store(path))
+    except Exception as error:
+        if not found:
+            found.append(Violation("S1", f"cannot be read: {one_line(error)}"))
+        frames = _check_bytes(str(path), attributes)
+    found += islice(_carefully(frames), _MOST_NAMED)
+    return list(dict.fromkeys(found))
+
+
+def _carefully(violations: Iterator[Violation]) -> Iterator[Violation]:
+    """Give violations, and one more where looking for them meets damage."""
+    try:
+        yield from violations
+    except Exception as error:  # a damaged file may fail anywhere inside zarr: name it
+        yield Violation("S1", f"cannot be read: {type(error).__name__}: {one_line(error)}")
 
 
 def is_plain_id(video_id: str) -> bool:
@@ -87,6 +105,8 @@ def is_plain_id(video_id: str) -> bool:
 def _attributes(path: str) -> dict[str, Any] | Violation:
     try:
         return read_attributes(path)
+    except LinkError as error:
+        return Violation("S1", str(error))
     except FeieError:
         raise
     except Exception as error:
@@ -97,69 +117,117 @@ def _check_attributes(path: str, attributes: dict[str, Any]) -> Iterator[Violati
     missing = [name for name in _ROOT_ATTRIBUTES if name not in attributes]
     if missing:
         yield Violation("S1", f"root attribute {', '.join(missing)} is missing")
-        return
-    version = str(attributes["spec_version"])
+    version = str(attributes.get("spec_version", SPEC_VERSION))
     known = SPEC_VERSION.split(".")[0]
     if not re.fullmatch(r"\d+\.\d+", version) or version.split(".")[0] != known:
         yield Violation("S2", f"spec_version is {version}, known is {SPEC_VERSION}")
-    columns, groups = attributes["columns"], attributes["groups"]
+    columns, groups = attributes.get("columns", []), attributes.get("groups", {})
     sound = (
         isinstance(columns, list)
         and isinstance(groups, dict)
         and len({str(c) for c in columns}) == len(columns)
-        and all(len(s) == 2 and 0 <= s[0] < s[1] <= len(columns) for s in groups.values())
+        and all(_is_span(span, len(columns)) for span in groups.values())
     )
     if not sound:
-        yield Violation("S3", f"columns {columns} and groups {groups} do not fit")
-    committed = attributes["committed"]
-    if type(committed) is not int or committed < 0:
-        yield Violation("S4", f"committed is {committed!r}")
+        yield Violation("S3", f"columns {_short(columns)} and groups {_short(groups)} do not fit")
+    if "committed" in attributes and _committed(attributes) is None:
+        yield Violation("S4", f"committed is {_short(attributes['committed'])}")
 
 
-def _check_structure(path: str, attributes: dict[str, Any]) -> Iterator[Violation]:
+def _is_span(span: object, columns: int) -> bool:
+    return (
+        isinstance(span, list)
+        and len(span) == 2
+        and all(type(n) is int for n in span)
+        and 0 <= span[0] < span[1] <= columns
+    )
+
+
+def _committed(attributes: Mapping[str, Any]) -> int | None:
+    """Give the number of videos that count; None where that is no number."""
+    found = attributes.get("committed")
+    return found if type(found) is int and found >= 0 else None
+
+
+def _short(value: object) -> str:
+    return shorten(repr(value), 200, placeholder=" …")
+
+
+def _arrays(path: str, attributes: Mapping[str, Any]) -> Iterator[tuple[str, ArraySpec, Any, str]]:
+    """Give name, specification, array or what else is there, and rule of each array."""
     root = open_root(path)
-    columns, committed = attributes["columns"], attributes["committed"]
-    offset, embedding = root.get("video/offset"), root.get("embedding")
-    frames = 0
-    if isinstance(offset, zarr.Array) and offset.shape[0] > committed:
-        frames = int(np.asarray(offset[committed]))
-    width = embedding.shape[1] if isinstance(embedding, zarr.Array) else 0
-    made = attributes["provenance"]
-    if not width and isinstance(made, dict) and (made.get("options") or {}).get("embedding"):
-        yield Violation("S6", "array embedding is missing")
+    try:
+        embedding = root.get("embedding")
+    except Exception:
+        embedding = None
+    made = attributes.get("provenance")
+    options = made.get("options") if isinstance(made, dict) else None
+    wanted = isinstance(options, dict) and bool(options.get("embedding"))
+    width = embedding.shape[1] if isinstance(embedding, zarr.Array) and embedding.ndim == 2 else 1
+    kept = embedding is not None or wanted
     for prefix, specs, rule in (
-        ("", frame_arrays(AFFECT, width), "S6"),
+        ("", frame_arrays(AFFECT, width if kept else 0), "S6"),
         ("video/", VIDEO_ARRAYS, "S10"),
     ):
         for spec in specs:
-            rows = frames if not prefix else committed + (spec.name == "offset")
-            array = root.get(prefix + spec.name)
-            if not isinstance(array, zarr.Array):
-                yield Violation(rule, f"array {prefix}{spec.name} is missing")
-            else:
-                shape = (len(columns),) if spec.name == "affect" else spec.shape
-                yield from _check_array(array, spec, shape, rows, rule)
+            try:
+                array: Any = root.get(prefix + spec.name)
+            except Exception as error:
+                array = error
+            yield prefix + spec.name, spec, array, rule
+
+
+def _frames(path: str, attributes: Mapping[str, Any]) -> int:
+    """Give the number of committed frames; 0 where the index does not say."""
+    committed = _committed(attributes)
+    try:
+        offset = open_root(path)["video/offset"]
+        assert isinstance(offset, zarr.Array)
+        assert committed is not None
+        return int(np.asarray(offset[committed]))
+    except Exception:
+        return 0
+
+
+def _check_structure(path: str, attributes: dict[str, Any]) -> Iterator[Violation]:
+    committed, frames = _committed(attributes) or 0, _frames(path, attributes)
+    columns = attributes.get("columns")
+    try:
+        if not isinstance(open_root(path).get("video"), zarr.Group):
+            yield Violation("S10", "group video is missing")
+    except Exception as error:
+        yield Violation("S10", f"group video cannot be read: {one_line(error)}")
+    for name, spec, array, rule in _arrays(path, attributes):
+        if array is None or isinstance(array, zarr.Group):
+            yield Violation(rule, f"array {name} is missing")
+        elif isinstance(array, Exception):
+            yield Violation(rule, f"array {name} cannot be read: {one_line(array)}")
+        else:
+            shape = spec.shape
+            if name == "affect" and isinstance(columns, list):
+                shape = (len(columns),)
+            rows = committed + (spec.name == "offset") if rule == "S10" else frames
+            yield from _check_array(array, spec, shape, rows, rule)
 
 
 def _check_array(
     array: zarr.Array[Any], spec: ArraySpec, width: tuple[int, ...], rows: int, rule: str
 ) -> Iterator[Violation]:
     name = array.path
-    is_text = spec.dtype is str
-    if is_text != (array.dtype.kind == "T") or not (is_text or array.dtype == spec.dtype):
-        yield Violation(rule, f"{name} has type {array.dtype}")
+    if (why := type_oddity(array, spec, width)) or (why := row_oddity(array, rows)):
+        yield Violation(rule, why)
     if array.metadata.dimension_names != spec.dims:  # type: ignore[union-attr]
         yield Violation(rule, f"{name} has dimensions {array.metadata.dimension_names}")  # type: ignore[union-attr]
-    if array.shape[1:] != width or array.shape[0] < rows:
-        yield Violation(rule, f"{name} has shape {array.shape}, {rows} rows are committed")
-    if not any(type(codec).__name__ == "Crc32cCodec" for codec in array.compressors):
+    if why := coding_oddity(array):
+        yield Violation("S16", why)
+    if not any(isinstance(codec, Crc32cCodec) for codec in array.compressors):
         yield Violation("S15", f"{name} has no checksum")
 
 
 def _check_provenance(path: str, attributes: dict[str, Any]) -> Iterator[Violation]:
-    made = attributes["provenance"]
+    made = attributes.get("provenance", {})
     if not isinstance(made, dict):
-        yield Violation("S5", f"provenance is {made!r}")
+        yield Violation("S5", f"provenance is {_short(made)}")
         return
     options = made.get("options")
     imported = isinstance(options, dict) and isinstance(options.get("import_format"), str)
@@ -176,79 +244,151 @@ def _check_provenance(path: str, attributes: dict[str, Any]) -> Iterator[Violati
     if not isinstance(made.get("options"), dict):
         yield Violation("S5", "provenance.options is missing")
     sessions = made.get("sessions")
-    if not isinstance(sessions, list) or any(not set(s) >= _SESSION_KEYS for s in sessions):
+    if not isinstance(sessions, list) or not all(
+        isinstance(s, dict) and set(s) >= _SESSION_KEYS for s in sessions
+    ):
         yield Violation("S5", f"provenance.sessions must hold {', '.join(sorted(_SESSION_KEYS))}")
         return
-    covered = [row for s in sessions for row in range(s["first"], s["last"])]
-    if covered != list(range(attributes["committed"])):
+    reached: object = 0
+    for first, last in ((s["first"], s["last"]) for s in sessions):
+        if type(first) is not int or type(last) is not int or first != reached or last < first:
+            reached = None
+            break
+        reached = last
+    if reached != attributes.get("committed"):
         yield Violation("S5", "provenance.sessions do not cover the committed videos")
 
 
 def _check_index(path: str, attributes: dict[str, Any]) -> Iterator[Violation]:
-    videos = open_root(path)["video"]
-    assert isinstance(videos, zarr.Group)
-    count = attributes["committed"]
-    index = {}
-    for spec in VIDEO_ARRAYS:
-        array = videos[spec.name]
-        assert isinstance(array, zarr.Array)
+    count, index = _committed(attributes), {}
+    for name, spec, array, rule in _arrays(path, attributes):
+        if rule != "S10" or count is None or not _is_readable(array, spec):
+            continue
+        rows = count + (spec.name == "offset")
+        if row_oddity(array, rows):
+            continue
         try:
-            index[spec.name] = np.asarray(array[: count + (spec.name == "offset")])
+            refuse_absent_rows(path, count, _reader(array))
+            index[spec.name] = np.asarray(array[:rows])
         except Exception as error:  # the codecs raise several kinds
-            yield Violation("S15", f"video/{spec.name}: a chunk cannot be read: {error}")
-    if len(index) < len(VIDEO_ARRAYS):
-        return
-    offsets, lengths = index["offset"], index["length"]
-    if offsets[0] != 0 or (np.diff(offsets) != lengths).any() or (lengths < 0).any():
-        yield Violation("S11", "video/offset and video/length do not agree")
-    for row in range(count):
-        video_id, status = str(index["id"][row]), str(index["status"][row])
-        if status not in STATUSES:
-            yield Violation("S12", f"{video_id}: status is {status!r}")
-        if status == FAILED and (lengths[row] or not index["message"][row]):
-            yield Violation("S12", f"{video_id}: failed, with frames or without a message")
+            yield Violation("S15", f"{name}: a chunk cannot be read: {one_line(error)}")
+    if {"offset", "length"} <= index.keys():
+        offsets, lengths = index["offset"], index["length"]
+        if offsets[0] != 0 or (np.diff(offsets) != lengths).any() or (lengths < 0).any():
+            yield Violation("S11", "video/offset and video/length do not agree")
+    ids = [str(video_id) for video_id in index.get("id", ())]
+    for row, video_id in enumerate(ids):
         if not is_plain_id(video_id):
             yield Violation("S13", f"id {video_id!r} is no plain relative path")
+        if "status" not in index:
+            continue
+        status = str(index["status"][row])
+        if status not in STATUSES:
+            yield Violation("S12", f"{video_id}: status is {status!r}")
+        has_frames = "length" in index and bool(index["length"][row])
+        is_silent = "message" in index and not index["message"][row]
+        if status == FAILED and (has_frames or is_silent):
+            yield Violation("S12", f"{video_id}: failed, with frames or without a message")
+
+
+def _is_readable(array: object, spec: ArraySpec) -> bool:
+    """Tell whether the bytes of an array can be read without danger."""
+    if not isinstance(array, zarr.Array) or array.ndim != 1 + len(spec.shape):
+        return False
+    return not type_oddity(array, spec, array.shape[1:]) and not coding_oddity(array)
+
+
+def _check_bytes(path: str, attributes: dict[str, Any]) -> Iterator[Violation]:
+    """Read the frames of a store whose index or attributes cannot be relied on."""
+    for name, spec, array, rule in _arrays(path, attributes):
+        if rule != "S6" or not _is_readable(array, spec):
+            continue
+        height = array.chunks[0]
+        for start in range(0, min(array.shape[0], _frames(path, attributes)), height):
+            try:
+                array[start : start + height]
+            except Exception as error:  # the codecs raise several kinds
+                yield Violation("S15", f"{name}: a chunk cannot be read: {one_line(error)}")
 
 
 def _check_frames(store: Store) -> Iterator[Violation]:
-    """Look at every committed row, in blocks of whole videos, so that no chunk is read often."""
-    standard = store.schema == AFFECT
+    """Look at every committed row, in blocks of whole chunks, so that none is read twice."""
     names = [spec.name for spec in frame_arrays(store.schema)]
     names += ["embedding"] if store.has_embedding else []
-    index = store.rows
-    row: Any
     size = rows_within(len(store.schema), _BLOCK_ROWS, _BLOCK_VALUES)
-    for _, videos in index.groupby(index["offset"] // size):
-        start = int(videos["offset"].iloc[0])
-        stop = int((videos["offset"] + videos["length"]).iloc[-1])
+    videos = [_Video(store.schema == AFFECT, *row) for row in store.rows[_OF_VIDEO].values]
+    total, first = videos[-1].stop if videos else 0, 0
+    for start in range(0, total, size):
+        stop = min(start + size, total)
+        while first < len(videos) and videos[first].stop <= start:
+            first += 1
+        last = first
+        while last < len(videos) and videos[last].start < stop:
+            last += 1
+        here = videos[first:last]
+        arrays = {}
         try:
-            arrays = {name: np.asarray(store.array(name)[start:stop]) for name in names}
-        except Exception as error:  # the codecs raise several kinds
-            first, last = videos["id"].iloc[0], videos["id"].iloc[-1]
-            yield Violation("S15", f"{first} … {last}: a chunk cannot be read: {error}")
+            for name in names:
+                arrays[name] = store.read_rows(name, slice(start, stop))
+        except StoreError as error:
+            where = f"{here[0].id} … {here[-1].id}"
+            yield Violation("S15", f"{where}: a chunk cannot be read: {error}")
+        if len(arrays) < len(names):
+            for video in here:
+                video.whole = False
             continue
-        for row in videos.itertuples():
-            span = slice(int(row.offset) - start, int(row.offset + row.length) - start)
-            part = {name: values[span] for name, values in arrays.items()}
-            for rule, message in _check_video(part, row, standard):
-                yield Violation(rule, f"{row.id}: {message}")
+        if np.isnan(arrays["time"]).all():
+            yield Violation("S9", f"frames {start} to {stop} have no time, as if a chunk were gone")
+        for video in here:
+            rows = slice(max(video.start - start, 0), min(video.stop, stop) - start)
+            video.look_at({name: values[rows] for name, values in arrays.items()})
+            if video.stop <= stop:
+                for rule, message in video.broken():
+                    yield Violation(rule, f"{video.id}: {message}")
+    for video in videos:
+        if video.start == video.stop:
+            for rule, message in video.broken():
+                yield Violation(rule, f"{video.id}: {message}")
 
 
-def _check_video(arrays: dict[str, Any], row: Any, standard: bool) -> Iterator[tuple[str, str]]:
-    affect, valid, time = arrays["affect"], arrays["valid"], arrays["time"]
-    if np.isfinite(affect[valid]).all() and np.isnan(affect[~valid]).all():
-        if standard and valid.any():
+class _Video:
+    """What is known of a video after some of its rows."""
+
+    def __init__(self, standard: bool, video_id: str, offset: int, length: int, faces: float):
+        self.id, self.start, self.stop = str(video_id), int(offset), int(offset) + int(length)
+        self.whole = True
+        self._standard = standard
+        self._faces = float(faces)
+        self._valid = 0
+        self._time = -np.inf
+        self._rules: dict[str, str] = {}
+
+    def look_at(self, arrays: dict[str, Any]) -> None:
+        """Check the next rows."""
+        affect, valid, time = arrays["affect"], arrays["valid"], arrays["time"]
+        if not (np.isfinite(affect[valid]).all() and np.isnan(affect[~valid]).all()):
+            self._rules["S7"] = "affect must be finite where valid and NaN elsewhere"
+        elif self._standard and valid.any():
             faces = affect[valid]
             expressions = faces[:, slice(*AFFECT.groups["expr"])]
             in_range = (np.abs(faces[:, :2]) <= 1).all() and ((faces[:, 2:] >= 0).all())
             in_range = in_range and (faces[:, 2:] <= 1).all()
             if not in_range or (np.abs(expressions.sum(1) - 1) > _ROUNDING).any():
-                yield "S8", "affect leaves its range"
-    else:
-        yield "S7", "affect must be finite where valid and NaN elsewhere"
-    if not np.isfinite(time).all() or (np.diff(time) < 0).any():
-        yield "S9", "time decreases or is not finite"
-    share = float(valid.mean()) if len(valid) else 0.0
-    if not abs(share - row.faces) <= _ROUNDING:
-        yield "S14", f"faces says {row.faces:.4f}, {share:.4f} of the frames are valid"
+                self._rules["S8"] = "affect leaves its range"
+        times = np.concatenate([[self._time], time])
+        if not np.isfinite(time).all() or (np.diff(times) < 0).any():
+            self._rules["S9"] = "time decreases or is not finite"
+        self._time = times[-1]
+        self._valid += int(valid.sum())
+
+    def broken(self) -> Iterator[tuple[str, str]]:
+        """Give the rules that its rows break, at their end."""
+        share = self._valid / max(self.stop - self.start, 1)
+        if self.whole and not abs(share - self._faces) <= _ROUNDING:
+            said = f"faces says {self._faces:.4f}, {share:.4f} of the frames are valid"
+            self._rules["S14"] = said
+        yield from self._rules.items()
+
+
+def _reader(array: zarr.Array[Any]) -> Callable[[str, slice], Any]:
+    return lambda _, rows: np.asarray(array[rows])

@@ -14,6 +14,31 @@ from feie.features.errors import StoreError
 from feie.features.store.backends.location import is_url
 from feie.features.store.layout import STATUSES, VIDEO_ARRAYS, ArraySpec
 
+_TRUSTED = 1 << 20
+"""So many rows are read at one go; of more, all ids must be there before memory is asked for."""
+
+_BLOCK = 1 << 16
+
+
+def refuse_absent_rows(
+    path: str, committed: int, read: Callable[[str, slice], NDArray[Any]]
+) -> None:
+    """Refuse an index that counts rows which nobody wrote; see `read_index`.
+
+    Raises
+    ------
+    StoreError
+    """
+    if committed <= _TRUSTED:
+        return
+    for start in range(0, committed, _BLOCK):
+        ids = read("video/id", slice(start, min(start + _BLOCK, committed)))
+        if not len(ids) or not all(ids):
+            raise StoreError(
+                f"{path} is damaged: {committed} videos are committed, and there is none at row "
+                f"{start + int(np.argmin(ids.astype(bool)) if len(ids) else 0)}"
+            )
+
 
 def read_index(
     path: str, committed: int, read: Callable[[str, slice], NDArray[Any]]
@@ -34,6 +59,7 @@ def read_index(
     StoreError
         Rows are not there, or contradict each other.
     """
+    refuse_absent_rows(path, committed, read)
 
     def column(spec: ArraySpec) -> Any:
         count = committed + (spec.name == "offset")

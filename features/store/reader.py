@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from copy import copy
 from fnmatch import translate
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import zarr
-from numpy.typing import NDArray
 
-from feie.features.errors import (
-    FeieError,
-    StoreError,
-    StoreVersionError,
-    UnknownNameError,
-    UsageError,
-    one_line,
-)
-from feie.features.schema import Schema
-from feie.features.store.backends.location import is_url, open_root, refuse_absent
-from feie.features.store.chunks import ChunkCache
-from feie.features.store.index import read_index
-from feie.features.store.layout import FAILED, OK, SPEC_VERSION, SUPERSEDED
+from feie.features.errors import FeieError, StoreError, UnknownNameError, UsageError, one_line
+from feie.features.store.backends.location import open_root, refuse_absent
+from feie.features.store.contents import StoreContents
+from feie.features.store.layout import OK
 from feie.features.store.rows import RaggedRows, read_ragged
 from feie.features.store.view import VideoView
 from feie.features.text import suggest
@@ -44,7 +28,7 @@ __all__ = ["RaggedRows", "Store", "VideoView", "open_store", "read_attributes", 
 _READ_AGAIN = 5
 
 
-class Store(Mapping[str, VideoView]):
+class Store(StoreContents, Mapping[str, VideoView]):
     """A store opened for reading at its last commit; see `open_store`.
 
     It is a mapping: ``store["video id"]`` is a `VideoView`, ``len(store)`` the number of videos,
@@ -86,39 +70,6 @@ class Store(Mapping[str, VideoView]):
 did you mean 'face-001' or 'face-006' or 'face-005'?
     """
 
-    def __init__(self, path: str, storage_options: Mapping[str, Any] | None = None) -> None:
-        self.path = path
-        self._storage_options = dict(storage_options or {})
-        self._handles = _Handles(path, self._storage_options)
-        self.attributes: dict[str, Any] = dict(self._handles.root.attrs)
-        _check_attributes(path, self.attributes)
-        self.schema = Schema(
-            tuple(self.attributes["columns"]),
-            {k: (int(v[0]), int(v[1])) for k, v in self.attributes["groups"].items()},
-        )
-        self.committed: int = self.attributes["committed"]
-        self.rows = read_index(path, self.committed, self.read_rows)
-        latest = self.rows[~self.rows["id"].duplicated(keep="last")]
-        self._choose(latest[latest["status"] != SUPERSEDED].set_index("id").sort_index())
-        self._every = self.videos
-
-    def _choose(self, videos: pd.DataFrame) -> None:
-        self.videos = videos
-        good = videos[videos["status"] == OK]
-        starts, lengths = good["offset"].tolist(), good["length"].tolist()
-        self._places: dict[str, tuple[int, int, float]] = {
-            str(video): (start, start + length, faces)
-            for video, start, length, faces in zip(
-                good.index, starts, lengths, good["faces"].tolist(), strict=True
-            )
-        }
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_handles"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _handles=None)
-
     def __repr__(self) -> str:
         frames = sum(stop - start for start, stop, _ in self._places.values())
         columns = len(self.schema)
@@ -129,100 +80,6 @@ did you mean 'face-001' or 'face-006' or 'face-005'?
 
     def __hash__(self) -> int:
         return id(self)
-
-    def _opened(self) -> _Handles:
-        # A child process must not use its parent's connections and event loops.
-        if self._handles is None or self._handles.pid != os.getpid():
-            self._handles = _Handles(self.path, self._storage_options)
-        return self._handles
-
-    def read_rows(self, name: str, rows: slice) -> NDArray[Any]:
-        """Read rows of one array.
-
-        Raises
-        ------
-        StoreError
-            They are not there, or damaged.
-        """
-        with self._damage_named(name):
-            return np.asarray(self.array(name)[rows])
-
-    def read_outer(self, name: str, key: tuple[Any, ...]) -> NDArray[Any]:
-        """Read by one index, slice or array of indices a dimension."""
-        with self._damage_named(name):
-            return np.asarray(self.array(name).oindex[key])
-
-    def read_cached(self, name: str, rows: slice) -> NDArray[Any]:
-        """Read a few rows as `read_rows` does; what was read last is kept, see `ChunkCache`."""
-        with self._damage_named(name):
-            return self._opened().chunks.rows(self.array(name), rows.start, rows.stop)
-
-    @contextmanager
-    def _damage_named(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except FeieError:
-            raise
-        except Exception as error:  # the codecs and the networks raise many kinds
-            cure = "try again" if is_url(self.path) else f"run `feie verify {self.path}`"
-            raise StoreError(
-                f"{self.path}: {name} cannot be read ({one_line(error)}): {cure}"
-            ) from error
-
-    def array(self, name: str) -> zarr.Array[Any]:
-        """Give one array by its path in the store, e.g. ``"affect"`` or ``"video/id"``."""
-        opened = self._opened()
-        if name not in opened.arrays:
-            found = opened.root.get(name)
-            if not isinstance(found, zarr.Array):
-                raise StoreError(
-                    f"{self.path} has no array {name!r}: run `feie verify {self.path}`"
-                )
-            opened.arrays[name] = found
-        return opened.arrays[name]
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the affect vector's columns, in stored order."""
-        return self.schema.columns
-
-    @property
-    def groups(self) -> dict[str, tuple[int, int]]:
-        """Groups of columns as half-open ranges, e.g. ``{"va": (0, 2)}``."""
-        return dict(self.schema.groups)
-
-    @cached_property
-    def has_embedding(self) -> bool:
-        """Whether the extractor's embedding of each face is kept, as array ``embedding``."""
-        return "embedding" in self._opened().root
-
-    @property
-    def ids(self) -> list[str]:
-        """Ids of the videos that were extracted without failure, sorted."""
-        return list(self._places)
-
-    @property
-    def failures(self) -> dict[str, str]:
-        """Failed videos: id to reason."""
-        rows = self.videos[self.videos["status"] == FAILED]
-        return {str(k): str(v) for k, v in rows["message"].items()}
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """What made the numbers: extractor, detector, options, sessions."""
-        found: Mapping[str, Any] = self.attributes["provenance"]
-        return found
-
-    @property
-    def fingerprint(self) -> str:
-        """``sha256:…`` over the columns, what made them and the committed sources."""
-        made_by = {k: v for k, v in self.provenance.items() if k != "sessions"}
-        rows = self._every[["fingerprint", "length", "status"]]
-        text = json.dumps(
-            [self.attributes["columns"], made_by, rows.reset_index().to_numpy().tolist()],
-            sort_keys=True,
-        )
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
     def __len__(self) -> int:
         """Give the number of videos that were extracted without failure."""
@@ -399,42 +256,10 @@ def open_store(path: str | Path, storage_options: Mapping[str, Any] | None = Non
     except PermissionError as error:
         raise StoreError(f"{text} cannot be read: {error.strerror}") from None
     except Exception as error:  # a damaged file may fail anywhere inside zarr and the codecs
-        raise StoreError(f"{text} is damaged ({error}): run `feie verify {text}`") from error
+        why = one_line(error)
+        raise StoreError(f"{text} is damaged ({why}): run `feie verify {text}`") from error
 
 
 def read_attributes(path: str, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Read the root attributes of a Zarr group, whatever it is."""
     return dict(open_root(path, storage_options).attrs)
-
-
-class _Handles:
-    """What a process opened of a store: it is no other's."""
-
-    def __init__(self, path: str, storage_options: Mapping[str, Any]) -> None:
-        self.pid = os.getpid()
-        self.root = open_root(path, storage_options)
-        self.arrays: dict[str, zarr.Array[Any]] = {}
-        self.chunks = ChunkCache()
-
-
-def _check_attributes(path: str, attributes: Mapping[str, Any]) -> None:
-    version = str(attributes.get("spec_version", ""))
-    if not version:
-        raise StoreError(f"{path} is a Zarr group but no feie store (no spec_version)")
-    if version.split(".")[0] != SPEC_VERSION.split(".")[0]:
-        raise StoreVersionError(
-            f"{path} follows specification {version}, this feie reads {SPEC_VERSION}; "
-            f"use the feie that made it or extract again"
-        )
-    made, committed = attributes.get("provenance"), attributes.get("committed")
-    sound = (
-        isinstance(made, dict)
-        and isinstance(made.get("extractor"), dict)
-        and isinstance(made.get("options"), dict)
-        and isinstance(made.get("detector", ""), dict | None)
-        and isinstance(made.get("sessions"), list)
-        and type(committed) is int
-        and committed >= 0
-    )
-    if not sound:
-        raise StoreError(f"{path} is damaged: its root attributes break the specification")

@@ -50,6 +50,44 @@ class VideoRecord:
     embedding: NDArray[np.float16] | None = None
     message: str = ""
 
+    @classmethod
+    def failure(
+        cls,
+        video_id: str,
+        message: str,
+        *,
+        source: str,
+        size: int,
+        mtime_ns: int,
+        fingerprint: str = "",
+    ) -> VideoRecord:
+        """Give the record of a source that failed; without a fingerprint the next run tries again.
+
+        Parameters
+        ----------
+        video_id, message, source : str
+        size, mtime_ns : int
+        fingerprint : str
+        """
+        none = np.zeros(0, np.float32)
+        return cls(
+            id=video_id,
+            source=source,
+            size=size,
+            mtime_ns=mtime_ns,
+            fingerprint=fingerprint,
+            fps=0.0,
+            width=0,
+            height=0,
+            affect=none.reshape(0, 0),
+            time=np.zeros(0, np.float64),
+            valid=np.zeros(0, np.bool_),
+            face_score=none,
+            bbox=none.reshape(0, 4),
+            landmarks=none.reshape(0, 5, 2),
+            message=message,
+        )
+
     @property
     def nbytes(self) -> int:
         """Bytes of its rows in memory."""

@@ -14,7 +14,7 @@ from feie.features.errors import StoreError, UnknownNameError
 from feie.features.store.layout import rows_within
 
 if TYPE_CHECKING:
-    from feie.features.store.reader import Store
+    from feie.features.store.contents import StoreContents
 
 _BLOCK_ROWS = 65_536
 _BLOCK_VALUES = 1 << 24  # 64 MB
@@ -43,11 +43,12 @@ class RaggedRows:
 
 
 def read_ragged(
-    store: Store, ids: Sequence[str] | None = None, columns: Sequence[int] | None = None
+    store: StoreContents, ids: Sequence[str] | None = None, columns: Sequence[int] | None = None
 ) -> RaggedRows:
     """Read videos of a store; see `Store.read`."""
     wanted = store.ids if ids is None else list(ids)
-    missing = [v for v in wanted if v not in store]
+    known = set(store.ids)
+    missing = [v for v in wanted if v not in known]
     if missing:
         raise UnknownNameError(f"{store.path} has no video {missing[0]!r} ({len(missing)} missing)")
     every = list(range(len(store.columns)))
@@ -56,8 +57,13 @@ def read_ragged(
     lengths = rows["length"].to_numpy(np.int64)
     starts = rows["offset"].to_numpy(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    values = np.empty((int(offsets[-1]), len(picked)), np.float32)
-    valid = np.empty(int(offsets[-1]), np.bool_)
+    try:
+        values = np.empty((int(offsets[-1]), len(picked)), np.float32)
+        valid = np.empty(int(offsets[-1]), np.bool_)
+    except (MemoryError, ValueError):
+        raise StoreError(
+            f"{store.path}: {offsets[-1]} frames of {len(picked)} numbers do not fit into memory"
+        ) from None
     size = rows_within(len(every), _BLOCK_ROWS, _BLOCK_VALUES)
     for start, stop, pieces in _blocks(starts, offsets[:-1], lengths, size):
         block = store.read_rows("affect", slice(start, stop))

@@ -14,7 +14,7 @@ from feie.features.errors import StoreError, UnknownNameError
 from feie.features.text import suggest
 
 if TYPE_CHECKING:
-    from feie.features.store.reader import Store
+    from feie.features.store.contents import StoreContents
 
 _ROUNDING = 1e-3
 
@@ -45,7 +45,9 @@ class VideoView:
     ((48,), True)
     """
 
-    def __init__(self, store: Store, video_id: str, start: int, stop: int, faces: float) -> None:
+    def __init__(
+        self, store: StoreContents, video_id: str, start: int, stop: int, faces: float
+    ) -> None:
         self._store = store
         self._rows = slice(start, stop)
         self.id = video_id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 import time
@@ -17,7 +16,9 @@ import numpy as np
 import zarr
 
 from feie.features.errors import FeieError, StoreError, StoreMismatchError
-from feie.features.store.backends.bucket import disk_errors, place_of
+from feie.features.files import json_object
+from feie.features.store.backends.base import disk_errors
+from feie.features.store.backends.opening import backend_of
 from feie.features.store.layout import (
     FAILED,
     OK,
@@ -80,8 +81,8 @@ class StoreWriter:
         commit_seconds: float = 30.0,
         waiting: Callable[[str], None] | None = None,
     ) -> None:
-        self._place = place_of(path, waiting)
-        self.path = self._place.name
+        self._backend = backend_of(path, waiting)
+        self.path = self._backend.name
         self._settings = settings
         self._commit_videos = commit_videos
         self._commit_seconds = commit_seconds
@@ -91,21 +92,21 @@ class StoreWriter:
         self._in_commit = False
 
     def __enter__(self) -> StoreWriter:
-        with disk_errors(self._place):
-            self._place.refuse_foreign()
-            self._place.claim()
+        with disk_errors(self._backend):
+            self._backend.refuse_foreign()
+            self._backend.claim()
         try:
-            with disk_errors(self._place):
+            with disk_errors(self._backend):
                 self._open()
         except (ValueError, KeyError, TypeError) as error:
-            self._place.release()
+            self._backend.release()
             if isinstance(error, FeieError):
                 raise
             raise StoreError(
                 f"{self.path} is damaged ({error}): run `feie verify {self.path}`"
             ) from error
         except BaseException:
-            self._place.release()
+            self._backend.release()
             raise
         return self
 
@@ -120,18 +121,18 @@ class StoreWriter:
             if not self._in_commit:
                 self.commit()
         finally:
-            self._place.release()
+            self._backend.release()
 
     def _open(self) -> None:
-        root = self._place.root()
+        root = self._backend.root()
         if root is None:
-            zarr.create_group(self._place.disk, attributes=_UNFINISHED)
-            self._place.appeared()
+            zarr.create_group(self._backend.disk, attributes=_UNFINISHED)
+            self._backend.appeared()
             unfinished = True
         else:
             unfinished = _is_unfinished(root) or open_store(self.path).committed == 0
-        self._place.tidy()
-        self._root = zarr.open_group(self._place.disk, mode="r+", use_consolidated=False)
+        self._backend.tidy()
+        self._root = zarr.open_group(self._backend.disk, mode="r+", use_consolidated=False)
         if unfinished:
             self._create()
         store = open_store(self.path)
@@ -141,9 +142,9 @@ class StoreWriter:
     def _create(self) -> None:
         # The attributes come last: whoever is killed before leaves a store that is laid out anew.
         self._root.attrs.put(dict(_UNFINISHED))
-        self._place.clear()
+        self._backend.clear()
         create_store(self._root, self._settings.schema, self._settings.embedding_dim)
-        self._place.flush()
+        self._backend.flush()
         self._root.attrs.put(
             {
                 "Conventions": "CF-1.11",
@@ -160,7 +161,7 @@ class StoreWriter:
                 "committed": 0,
             }
         )
-        self._place.flush()
+        self._backend.flush()
 
     def _adopt(self, store: Store) -> None:
         """Take over the committed state and cut off whatever lies beyond it."""
@@ -230,14 +231,14 @@ class StoreWriter:
         """
         if not times:
             return
-        with disk_errors(self._place):
-            self._place.confirm()
+        with disk_errors(self._backend):
+            self._backend.confirm()
             array = self._array("video/mtime_ns")
             values = np.asarray(array[: self._committed])
             rows = [self._latest[video_id] for video_id in times]
             values[rows] = list(times.values())
             array[: self._committed] = values
-            self._place.flush()
+            self._backend.flush()
 
     def refuse_other_detector(self, detector: Mapping[str, Any] | None) -> None:
         """Refuse a detector that is not the store's, if it has one, before it is used.
@@ -285,9 +286,9 @@ class StoreWriter:
         Ctrl-C waits for its end. After an error the writer is of no more use.
         """
         if self._buffer:
-            with _uninterrupted(), disk_errors(self._place):
+            with _uninterrupted(), disk_errors(self._backend):
                 self._in_commit = True
-                self._place.confirm()
+                self._backend.confirm()
                 self._write(self._buffer)
                 self._buffer = []
                 self._buffered_bytes = 0
@@ -313,8 +314,8 @@ class StoreWriter:
                 column = [getattr(r, spec.name) for r in records]
             dtype = object if spec.dtype is str else spec.dtype
             self._array(f"video/{spec.name}").append(np.array(column, dtype=dtype))
-        self._place.flush()
-        self._place.confirm()
+        self._backend.flush()
+        self._backend.confirm()
         count = self._committed + len(records)
         session = {**self._session, "ended": _now(), "last": count}
         # put is one atomic write; update would be one a key, the mark before what it vouches for.
@@ -325,7 +326,7 @@ class StoreWriter:
                 "committed": count,
             }
         )
-        self._place.flush()
+        self._backend.flush()
         for row, record in enumerate(records, start=self._committed):
             if record.id in self._latest:
                 self._supersede(self._latest[record.id])
@@ -338,8 +339,8 @@ class StoreWriter:
 
 def _is_unfinished(root: bytes) -> bool:
     try:
-        return bool(json.loads(root)["attributes"] == _UNFINISHED)
-    except (ValueError, KeyError, TypeError):  # opening it will say what is wrong
+        return bool(json_object(root)["attributes"] == _UNFINISHED)
+    except (ValueError, KeyError):  # opening it will say what is wrong
         return False
 
 

@@ -13,17 +13,17 @@ from xarray.core import indexing
 from feie.features.store.layout import OK, VIDEO_ARRAYS, frame_arrays
 
 if TYPE_CHECKING:
-    from feie.features.store.reader import Store
+    from feie.features.store.contents import StoreContents
 
 _OF_VIDEOS = ("length", "fps", "width", "height", "source", "faces")
 
 
-def dataset(store: Store) -> xarray.Dataset:
+def dataset(store: StoreContents) -> xarray.Dataset:
     """Give the videos of a store that were extracted without failure, in stored order.
 
     Parameters
     ----------
-    store : Store
+    store : StoreContents
 
     Returns
     -------
@@ -70,7 +70,7 @@ def _rows(
     return np.repeat(offsets - starts, lengths) + np.arange(int(lengths.sum()))
 
 
-def _groups(store: Store) -> list[str]:
+def _groups(store: StoreContents) -> list[str]:
     groups = [""] * len(store.columns)
     for name, (start, stop) in store.groups.items():
         groups[start:stop] = [name] * (stop - start)
@@ -80,7 +80,7 @@ def _groups(store: Store) -> list[str]:
 class _StoredArray(BackendArray):
     """A frame array of a store, as xarray's backends give theirs: indexing it reads nothing."""
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: StoreContents, name: str) -> None:
         array = store.array(name)
         self._store, self._name = store, name
         self.shape, self.dtype = array.shape, np.dtype(array.dtype)

@@ -18,13 +18,9 @@ from numpy.typing import NDArray
 
 from feie.features.errors import UsageError, VideoError
 from feie.features.video.numbering import frame_images
+from feie.features.video.quiet import quiet_opencv
 
 Image = NDArray[np.uint8]
-
-# What OpenCV would print about damaged images is said in our own words, by name.
-if "OPENCV_LOG_LEVEL" not in os.environ:
-    _old = getattr(cv2, "setLogLevel", None)  # OpenCV 4
-    (_old or cv2.utils.logging.setLogLevel)(0)
 
 CORRUPT_SHARE = 0.1
 """A source is ``broken`` when more than this share of its packets or images does not decode."""
@@ -252,7 +248,8 @@ def _numbered_images(folder: Path) -> dict[int, Path]:
 def _load(path: Path) -> Image | None:
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+        with quiet_opencv():
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
     except (OSError, cv2.error):
         return None
     return None if image is None else np.asarray(image, np.uint8)

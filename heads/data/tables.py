@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from feie.features.errors import LabelError
 
 BLANKS = {"", "nan", "na", "n/a", "none", "null", "?"}
+_MOST_COLUMNS = 10_000
 _DECIMAL_COMMA = re.compile(r"-?[0-9]*,[0-9]+|-?[0-9]+")
 
 
@@ -134,6 +135,11 @@ def _parse_csv(path: Path, data: bytes) -> tuple[pd.DataFrame, str]:
 
 
 def _check_names(path: Path, header: Sequence[str]) -> None:
+    if len(header) > _MOST_COLUMNS:
+        raise LabelError(
+            f"{path} has {len(header)} columns; a table of labels has {_MOST_COLUMNS} at most: "
+            "leave those out that are none"
+        )
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise LabelError(f"{path} has more than one column {repeated[0]!r}")

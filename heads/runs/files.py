@@ -1,21 +1,33 @@
-"""JSON and safetensors files that are whole or not there, and one clear error for each fault."""
+"""JSON and safetensors files of runs, and one clear error for each fault.
+
+torch is loaded only by those who read or write tensors.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
-
+from feie.features import files
 from feie.features.errors import HeadError
+from feie.features.files import file_sha256, write_whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "disk_errors",
+    "file_sha256",
+    "load_tensors",
+    "read_json",
+    "save_tensors",
+    "write_atomically",
+    "write_json",
+]
 
 
 @contextmanager
@@ -33,23 +45,15 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file as a whole: a kill or a full disk leaves the old one.
+    """Replace a file of a run as a whole; see `feie.features.files.write_whole`.
 
     Raises
     ------
     HeadError
         It cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     with disk_errors(path):
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, data)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -67,18 +71,17 @@ def read_json(path: Path) -> dict[str, Any]:
         It is not there, or no JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return files.read_json(path)
     except FileNotFoundError:
         raise HeadError(f"there is no {path}") from None
     except (OSError, ValueError) as error:
         raise HeadError(f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise HeadError(f"{path} holds no JSON object")
-    return content
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, Any]) -> str:
     """Write tensors, with JSON notes in the same file, atomically; gives the file's SHA-256."""
+    from safetensors.torch import save
+
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     data = save(whole, {"notes": json.dumps(notes)})
     write_atomically(path, data)
@@ -93,20 +96,14 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     HeadError
         It is not there, or damaged.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            notes = json.loads((file.metadata() or {}).get("notes", "{}"))
+            notes = files.json_object((file.metadata() or {}).get("notes", "{}"))
     except FileNotFoundError:
         raise HeadError(f"there is no {path}") from None
     except (OSError, ValueError, SafetensorError) as error:
         raise HeadError(f"{path} cannot be read: {error}") from None
-    if not isinstance(notes, dict):
-        raise HeadError(f"{path} cannot be read: its notes are no JSON object")
     return tensors, notes
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

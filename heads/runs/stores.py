@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
 from feie.features.errors import HeadError, StoreError, UsageError
+from feie.features.store.backends.location import is_url
 from feie.features.store.reader import Store, open_store
 from feie.heads.data.inputs import Prepared, find_columns, prepare
 from feie.heads.models.plugin import PluginConfig, code_changed
@@ -63,6 +65,9 @@ def stores_of(run: Run, named: Sequence[str]) -> tuple[Store, ...]:
         A wrong number, or a store cannot be read by its head.
     """
     own = [find_again(part.head.notes["store"], part.folder) for part in run.parts]
+    if not named:
+        for part, path in zip(run.parts, own, strict=True):
+            refuse_noted_address(part.folder, path)
     if named and len(named) not in (1, len(own)):
         raise UsageError(
             f"{run.folder} fuses {len(own)} heads and {len(named)} stores are named: give one for "
@@ -91,9 +96,25 @@ def _store_among(part: Part, opened: Sequence[Store]) -> Store:
     own = [s for s in fits if s.fingerprint == part.head.notes["store"]["fingerprint"]]
     if fits:
         return (own or fits)[0]
-    store = open_store(find_again(part.head.notes["store"], part.folder))
+    path = find_again(part.head.notes["store"], part.folder)
+    refuse_noted_address(part.folder, path)
+    store = open_store(path)
     find_columns(store.schema, part.head.inputs, store.path)
     return store
+
+
+def refuse_noted_address(folder: Path, path: str) -> None:
+    """Refuse to contact an address because a file says so, which may be somebody else's.
+
+    Raises
+    ------
+    UsageError
+    """
+    if is_url(path):
+        raise UsageError(
+            f"{folder} was trained on the store {path}; an address that stands in a file is "
+            f"contacted only when you name it yourself: add --store {path}"
+        )
 
 
 def _reads(part: Part, store: Store) -> bool:

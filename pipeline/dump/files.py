@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,10 +18,18 @@ from filelock import FileLock, Timeout
 
 from feie import __version__
 from feie.features.errors import FeieError, StoreError, StoreLockedError, UsageError
+from feie.features.files import (
+    file_sha256,
+    read_json,
+    refuse_link,
+    refuse_links,
+    sync_directory,
+    write_whole,
+)
+from feie.features.formats.own.reader import provenance_of
 from feie.features.formats.writing.format import OneFile
 from feie.features.formats.writing.plan import DumpPlan
 from feie.features.formats.writing.rows import batches
-from feie.features.store.backends.durable import sync_directory
 from feie.features.store.reader import Store
 
 WORK = ".dumping"
@@ -71,8 +79,12 @@ def working_folder(path: Path, dumping: Path) -> Iterator[Path]:
     ------
     StoreLockedError
         Another process dumps to the same place.
+    LinkError
+        The folder or its lock is a link.
     """
+    refuse_link(path)
     path.mkdir(parents=True, exist_ok=True)
+    refuse_link(path / "lock")
     lock = FileLock(path / "lock")
     try:
         lock.acquire(timeout=0)
@@ -98,25 +110,20 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise StoreError(f"cannot write {path}: {why}") from error
 
 
-def save(path: Path, data: bytes, work: Path, *, sync: bool) -> None:
-    """Give a file its name when it is whole."""
-    partial = work / "partial"
-    with partial.open("wb") as file:
-        file.write(data)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
+def save(root: Path, name: str, data: bytes, *, sync: bool) -> None:
+    """Write a file below a folder, whole; no link on the way is followed.
+
+    Raises
+    ------
+    LinkError, OSError
+    """
+    path = root / name
+    refuse_links(root, path)
     try:
-        partial.replace(path)
+        write_whole(path, data, sync=sync)
     except FileNotFoundError:  # the first of its folder
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.replace(path)
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        write_whole(path, data, sync=sync)
 
 
 def as_json(content: Mapping[str, Any]) -> bytes:
@@ -129,9 +136,9 @@ def made_now() -> dict[str, str]:
     return {"feie": __version__, "at": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
-def sidecars(out: Path) -> tuple[Path, Path]:
-    """Names of the data sheet and the provenance beside a dump that is one file."""
-    return out.with_name(f"{out.name}.README.md"), out.with_name(f"{out.name}.provenance.json")
+def sheet_of(out: Path) -> Path:
+    """Name of the data sheet beside a dump that is one file."""
+    return out.with_name(f"{out.name}.README.md")
 
 
 def dump_file(store: Store, plan: DumpPlan, known: OneFile, out: Path, pace: Pace) -> Written:
@@ -147,8 +154,10 @@ def dump_file(store: Store, plan: DumpPlan, known: OneFile, out: Path, pace: Pac
     StoreError
         The store is damaged, or the file cannot be written.
     """
-    sheet, beside = sidecars(out)
+    sheet, beside = sheet_of(out), provenance_of(out)
     with disk_errors(out):
+        for path in (out, sheet, beside):
+            refuse_link(path)
         if out.is_dir():
             raise UsageError(
                 f"{out} is a folder; --out names a file, e.g. {out / 'features'}{known.suffix}"
@@ -159,7 +168,9 @@ def dump_file(store: Store, plan: DumpPlan, known: OneFile, out: Path, pace: Pac
         out.parent.mkdir(parents=True, exist_ok=True)
         work = out.with_name(f".{out.name}{WORK}")
         with working_folder(work, out):
-            partial = work / f"partial{known.suffix}"
+            for left in work.glob(f"*{known.suffix}"):  # of a dump that was killed
+                left.unlink()
+            partial = work / f"{secrets.token_hex(16)}{known.suffix}"
             try:
                 write_file(store, plan, known, partial, pace)
                 _sync(partial)
@@ -175,8 +186,8 @@ def dump_file(store: Store, plan: DumpPlan, known: OneFile, out: Path, pace: Pac
                     },
                 }
                 size = partial.stat().st_size
-                save(sheet, plan.sheet.encode(), work, sync=True)
-                save(beside, as_json(said), work, sync=True)
+                write_whole(sheet, plan.sheet.encode())
+                write_whole(beside, as_json(said))
                 partial.replace(out)
                 sync_directory(out.parent)
             finally:
@@ -206,7 +217,7 @@ def _sync(path: Path) -> None:
 def _refuse_other(out: Path, beside: Path, plan: DumpPlan) -> None:
     """Refuse a file that is not the very dump that is asked for."""
     try:
-        said = json.loads(beside.read_text(encoding="utf-8"))
+        said = read_json(beside)
         digest = said["files"][out.name]["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(f"{out} exists; choose another --out, or remove it first") from None

@@ -10,12 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from feie.features.errors import UsageError
-from feie.features.formats.own.reader import PROVENANCE
+from feie.features.files import (
+    appended,
+    file_sha256,
+    json_object,
+    opened_file,
+    read_json,
+    refuse_link,
+    refuse_links,
+    sync_directory,
+)
+from feie.features.formats.own.reader import PROVENANCE, FileEntry, file_entries
 from feie.features.formats.writing.format import Folder
 from feie.features.formats.writing.names import is_below, safe_names
 from feie.features.formats.writing.plan import DumpPlan
 from feie.features.formats.writing.rows import VideoBatch, batches
-from feie.features.store.backends.durable import sync_directory
 from feie.features.store.reader import Store
 from feie.pipeline.dump.files import (
     WORK,
@@ -23,7 +32,6 @@ from feie.pipeline.dump.files import (
     Written,
     as_json,
     disk_errors,
-    file_sha256,
     made_now,
     save,
     working_folder,
@@ -65,7 +73,7 @@ def dump_folder(store: Store, plan: DumpPlan, known: Folder, out: Path, pace: Pa
                 _write_batch(batch, plan, known, names, index, found)
                 pace.add(len(batch.videos), len(batch.time))
             index.finish(names)
-            found.bytes = sum(entry["bytes"] for entry in index.files.values())
+            found.bytes = sum(entry.bytes for entry in index.files.values())
             shutil.rmtree(work, ignore_errors=True)
     return found
 
@@ -112,8 +120,8 @@ def _refuse_foreign(out: Path) -> None:
     if not out.is_dir() or (out / WORK).is_dir() or not any(out.iterdir()):
         return
     try:
-        ours = "feie_dump" in json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+        ours = "feie_dump" in read_json(out / PROVENANCE)
+    except (OSError, ValueError):
         ours = False
     if not ours:
         raise UsageError(f"{out} holds other things; choose a new folder for --out")
@@ -134,28 +142,31 @@ class _Index:
         self._settings = json.loads(json.dumps(plan.settings()))
         self._unsaved: list[str] = []
         self._begun = False
-        self.files: dict[str, dict[str, Any]] = {}
+        self.files: dict[str, FileEntry] = {}
         self._complete = self._load()
 
     def _load(self) -> bool:
         """Read what an earlier run left; tells whether it had come to its end."""
-        if self._journal.exists():
-            lines = [*_json_lines(self._journal.read_bytes())]
-            if lines:
-                self._refuse_other(lines[0])
-                self.files = {str(entry.pop("file")): entry for entry in lines[1:]}
-                return False
         path = self._out / PROVENANCE
+        for place in (self._journal, path):
+            refuse_link(place)
         try:
-            said = json.loads(path.read_text(encoding="utf-8"))
+            if self._journal.exists():
+                with opened_file(self._journal) as file:
+                    lines = [*_json_lines(file.read())]
+                if lines:
+                    self._refuse_other(lines[0])
+                    self.files = file_entries({str(e.pop("file")): e for e in lines[1:]})
+                    return False
+            said = read_json(path)
             self._refuse_other(said["settings"])
-            self.files = {str(name): dict(entry) for name, entry in said["files"].items()}
+            self.files = file_entries(said["files"])
             return True
         except FileNotFoundError:
             return False
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, UsageError):
-                raise
+        except UsageError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise UsageError(f"{path} is damaged; choose another --out") from None
 
     def _refuse_other(self, settings: Mapping[str, Any]) -> None:
@@ -172,16 +183,19 @@ class _Index:
     def is_as_it_should_be(self, name: str, rows: str) -> bool:
         """Tell whether a file holds these rows and is as it was written."""
         entry = self.files.get(name)
-        if entry is None or entry.get("rows") != rows:
+        if entry is None or entry.rows != rows:
             return False
+        refuse_links(self._out, self._out / name)
         try:
-            return file_sha256(self._out / name) == entry.get("sha256")
+            return file_sha256(self._out / name) == entry.sha256
         except OSError:
             return False
 
     def remove_all_but(self, names: set[str]) -> int:
         """Delete the files of videos that are not asked for any more; gives their number."""
         gone = [name for name in self.files if name not in names]
+        for name in filter(is_below, gone):
+            refuse_links(self._out, self._out / name)
         for name in gone:
             self._begin()
             del self.files[name]
@@ -195,26 +209,22 @@ class _Index:
             return
         # Anew, as the journal of a run that was killed may end in half a line.
         lines = [json.dumps(self._settings), *map(_line, self.files.items())]
-        save(self._journal, ("\n".join(lines) + "\n").encode(), self._work, sync=True)
+        save(self._work, _JOURNAL, ("\n".join(lines) + "\n").encode(), sync=True)
         (self._out / PROVENANCE).unlink(missing_ok=True)
         self._begun, self._complete = True, False
 
     def add(self, name: str, video_id: str, rows: str, data: bytes) -> None:
         """Write the file of a video."""
         self._begin()
-        save(self._out / name, data, self._work, sync=False)
-        self.files[name] = {
-            "video": video_id,
-            "rows": rows,
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "bytes": len(data),
-        }
+        save(self._out, name, data, sync=False)
+        digest = hashlib.sha256(data).hexdigest()
+        self.files[name] = FileEntry(video=video_id, rows=rows, sha256=digest, bytes=len(data))
         self._unsaved.append(_line((name, self.files[name])))
 
     def flush(self) -> None:
         """Note in the journal what has been written."""
-        with self._journal.open("a", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in self._unsaved)
+        with appended(self._journal) as file:
+            file.writelines(f"{line}\n".encode() for line in self._unsaved)
         self._unsaved.clear()
 
     def finish(self, names: Mapping[str, str]) -> None:
@@ -224,14 +234,15 @@ class _Index:
         said = {**self._plan.description(), "settings": self._settings, "videos_table": table}
         if self._complete and self._still_says(said):
             return
-        said |= {"made": made_now(), "files": dict(sorted(self.files.items()))}
-        save(self._out / SHEET, self._plan.sheet.encode(), self._work, sync=True)
-        save(self._out / PROVENANCE, as_json(said), self._work, sync=True)
+        entries = {name: entry.model_dump() for name, entry in sorted(self.files.items())}
+        said |= {"made": made_now(), "files": entries}
+        save(self._out, SHEET, self._plan.sheet.encode(), sync=True)
+        save(self._out, PROVENANCE, as_json(said), sync=True)
         sync_directory(self._out)
 
     def _still_says(self, said: Mapping[str, Any]) -> bool:
         """Tell whether the provenance that is there is what would be written again."""
-        there = json.loads((self._out / PROVENANCE).read_text(encoding="utf-8"))
+        there = read_json(self._out / PROVENANCE)
         return all(there.get(name) == value for name, value in said.items())
 
 
@@ -239,13 +250,13 @@ def _json_lines(text: bytes) -> Iterator[dict[str, Any]]:
     """Give the lines of a journal up to one that a kill has cut."""
     for line in text.split(b"\n"):
         try:
-            yield dict(json.loads(line))
-        except (ValueError, TypeError):
+            yield json_object(line)
+        except ValueError:
             return
 
 
-def _line(item: tuple[str, Mapping[str, Any]]) -> str:
-    return json.dumps({"file": item[0], **item[1]})
+def _line(item: tuple[str, FileEntry]) -> str:
+    return json.dumps({"file": item[0], **item[1].model_dump()})
 
 
 def sample_bytes(batch: Iterator[VideoBatch], plan: DumpPlan, known: Folder) -> int:

@@ -162,7 +162,7 @@ class ClusterEngine:
             elif head.alone:
                 [source] = head.sources
                 told = f"{source.relative} was lost with its worker, again and again"
-                yield failure(source, VideoError("worker-lost", told), self.made)
+                yield failure(source, VideoError("worker-lost", told))
             else:
                 self._out.extendleft(_Out([source]) for source in reversed(head.sources))
 

@@ -242,7 +242,7 @@ class IsolatedEngine:
                 )
                 # A hang may come from the disk: what is not known yet is not read now.
                 known = session.beat.hashes.get(place, "") if silent else _hash(source)
-                work.done[number] = failure(source, error, self.made, known)
+                work.done[number] = failure(source, error, known)
         work.again.extendleft(reversed(innocent))
 
     def _after_hang(self, work: _Work, session: _Session) -> None:
@@ -258,7 +258,7 @@ class IsolatedEngine:
                 "(--timeout)"
             )
             known = session.beat.hashes.get(place, "")
-            work.done[number] = failure(source, VideoError("timeout", told), self.made, known)
+            work.done[number] = failure(source, VideoError("timeout", told), known)
         work.again.extendleft(reversed(innocent))
 
 

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
-
 from feie.features.errors import VideoError
 from feie.features.schema import Schema
 from feie.features.store.records import VideoRecord
@@ -78,25 +76,14 @@ class Engine(Protocol):
         """End what was started, at once."""
 
 
-def failure(source: Source, error: VideoError, made: Made, fingerprint: str = "") -> Finished:
-    """Give the record of a source that failed; without a fingerprint the next run tries again."""
-    no = np.zeros(0, np.float32)
-    record = VideoRecord(
-        id=source.video_id,
+def failure(source: Source, error: VideoError, fingerprint: str = "") -> Finished:
+    """Give what became of a source that failed; see `VideoRecord.failure`."""
+    record = VideoRecord.failure(
+        source.video_id,
+        str(error),
         source=source.relative,
         size=source.size,
         mtime_ns=source.mtime_ns,
         fingerprint=fingerprint,
-        fps=0.0,
-        width=0,
-        height=0,
-        affect=no.reshape(0, len(made.schema)),
-        time=np.zeros(0, np.float64),
-        valid=np.zeros(0, np.bool_),
-        face_score=no,
-        bbox=no.reshape(0, 4),
-        landmarks=no.reshape(0, 5, 2),
-        embedding=np.zeros((0, made.embedding_dim), np.float16) if made.embedding_dim else None,
-        message=str(error),
     )
     return Finished(source, [record])

@@ -14,18 +14,17 @@ from pydantic import computed_field
 
 from feie.features.errors import StoreNotFoundError, UsageError, VideoError
 from feie.features.faces.stream import FaceOptions
-from feie.features.store.backends.bucket import place_of
 from feie.features.store.backends.location import is_url
-from feie.features.store.layout import FAILED
+from feie.features.store.backends.opening import backend_of
 from feie.features.store.reader import open_store
-from feie.features.store.records import StoreSettings, VideoRecord
+from feie.features.store.records import StoreSettings
 from feie.features.store.writer import StoreWriter
 from feie.features.video.sources import Discovery, Source, discover, fingerprint
 from feie.pipeline.engine.choose import running_engine
 from feie.pipeline.engine.options import ExtractOptions
 from feie.pipeline.engine.protocol import Made
 from feie.pipeline.extract.reproduce import arguments_of
-from feie.pipeline.known import Held, refuse_track_names
+from feie.pipeline.known import KnownVideos, refuse_track_names, said_before
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.result import Result, failures, some
 
@@ -136,13 +135,13 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
             waiting=lambda words: progress(Progress("comparing", 0, message=words)),
         ) as writer,
     ):
-        held = Held(writer.known, options.all_faces)
-        todo, touched = _compare(sources, held, options.retry_failed, progress)
-        writer.touch(touched)
+        known = KnownVideos(writer.known, options.all_faces)
+        todo = _compare(sources, known, options.retry_failed, progress)
+        writer.touch(known.touched)
         if todo:
             writer.refuse_other_detector(engine.made.detector)
         result.skipped = len(sources) - len(todo)
-        result.failures = _failed_before(sources, held, {s.video_id for s in todo})
+        result.failures = _failed_before(sources, known, todo)
         named, done = False, 0
         for finished in engine.records(todo):
             if finished is None:
@@ -153,14 +152,14 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
             if engine.detector is not None and not named:
                 writer.use_detector(engine.detector)
                 named = True
-            if not _said_before(record, writer.known):
-                gone = set(held.ids(video_id)) - {r.id for r in finished.records}
+            if not said_before(finished.records, writer.known):
+                gone = set(known.ids(video_id)) - {r.id for r in finished.records}
                 writer.append(*finished.records, instead_of=gone)
             if record.failed:
                 result.failures[video_id] = record.message
             else:
                 result.extracted += 1
-                result.replaced += bool(held.ids(video_id))
+                result.replaced += bool(known.ids(video_id))
                 result.frames += len(record.time)
                 faces += int(np.any([r.valid for r in finished.records], axis=0).sum())
             seconds = max(time.monotonic() - started, 1e-9)
@@ -181,15 +180,6 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
     result.frames_per_second = round(result.frames / max(result.seconds, 1e-9), 1)
     result.failures = dict(sorted(result.failures.items()))
     return result
-
-
-def _said_before(record: VideoRecord, known: pd.DataFrame) -> bool:
-    """Tell a failure that the store names in the same words already."""
-    if not record.failed or record.id not in known.index:
-        return False
-    row = known.loc[record.id]
-    same = (row["message"], row["fingerprint"]) == (record.message, record.fingerprint)
-    return bool(row["status"] == FAILED and same)
 
 
 def _of_shard(sources: Sequence[Source], shard: tuple[int, int] | None) -> Sequence[Source]:
@@ -231,61 +221,46 @@ def _named(found: Discovery) -> list[str]:
 
 def _compare(
     sources: Sequence[Source],
-    held: Held,
+    known: KnownVideos,
     retry_failed: bool,
     progress: ProgressCallback = silent,
-) -> tuple[list[Source], dict[str, int]]:
-    """Pick what is to be done: what the store lacks, holds from other bytes, or is to try again.
-
-    Returns
-    -------
-    todo : list of Source
-    touched : dict of str to int
-        Ids of the others whose files have the same bytes but another time, and that time.
-    """
+) -> list[Source]:
+    """Pick what is to be done: what the store lacks, holds from other bytes, or is to try again."""
     todo: list[Source] = []
-    touched: dict[str, int] = {}
     for done, source in enumerate(sources, start=1):
-        row = held.row(source.video_id)
-        if row is None or not row["fingerprint"] or (row["status"] == FAILED and retry_failed):
+        if not known.is_done(source.video_id, source, _digest, retry_failed=retry_failed):
             todo.append(source)
-        # As make and rsync judge: reading 25,000 videos again would cost an hour.
-        elif (row["size"], row["mtime_ns"]) != (source.size, source.mtime_ns):
-            if _same_bytes(source, row["fingerprint"]):
-                touched |= dict.fromkeys(held.ids(source.video_id), source.mtime_ns)
-            else:
-                todo.append(source)
         progress(Progress("comparing", done, len(sources)))
-    return todo, touched
+    return todo
 
 
-def _same_bytes(source: Source, known: str) -> bool:
+def _digest(source: Source) -> str:
     try:
-        return fingerprint(source) == known
+        return fingerprint(source)
     except (OSError, VideoError):
-        return False
+        return ""
 
 
-def _failed_before(sources: Sequence[Source], held: Held, todo: set[str]) -> dict[str, str]:
-    rows = held.known[held.known["status"] == FAILED]["message"].to_dict()
-    here = {s.video_id for s in sources} - todo
-    return {str(k): str(v) for k, v in rows.items() if k in here}
+def _failed_before(
+    sources: Sequence[Source], known: KnownVideos, todo: Sequence[Source]
+) -> dict[str, str]:
+    return known.failures({s.video_id for s in sources} - {s.video_id for s in todo})
 
 
 def _plan_only(
     options: ExtractOptions, found: Discovery, sources: Sequence[Source]
 ) -> ExtractResult:
-    known = pd.DataFrame(columns=["status", "message"])
-    place_of(options.store).refuse_foreign()
+    videos = pd.DataFrame(columns=["status", "message"])
+    backend_of(options.store).refuse_foreign()
     with suppress(StoreNotFoundError):
-        known = open_store(options.store).videos
-    held = Held(known, options.all_faces)
-    todo, _ = _compare(sources, held, options.retry_failed)
+        videos = open_store(options.store).videos
+    known = KnownVideos(videos, options.all_faces)
+    todo = _compare(sources, known, options.retry_failed)
     return ExtractResult(
         store=options.store,
         videos=len(sources),
         skipped=len(sources) - len(todo),
-        failures=_failed_before(sources, held, {s.video_id for s in todo}),
+        failures=_failed_before(sources, known, todo),
         ignored=_named(found),
         planned=[s.video_id for s in todo],
     )

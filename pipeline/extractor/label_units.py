@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import h5py
 import numpy as np
 
+from feie.features.files import written_whole
 from feie.features.mma.data.crops import pack_faces
 from feie.features.mma.data.packs import read_pack
 from feie.features.mma.teacher import Teacher, guessed_units
@@ -44,11 +43,9 @@ def run(options: LabelUnitsOptions, progress: ProgressCallback = silent) -> Labe
         units[row] = guessed_units(teacher(np.repeat(face, 3 // face.shape[2], axis=2)))
         if row % 100 == 0:
             progress(Progress("images", row, len(faces)))
-    temporary = options.out.with_suffix(".partial")
-    with h5py.File(temporary, "w") as file:
+    with written_whole(options.out) as out, h5py.File(out, "w") as file:
         file["name"] = [name.encode() for name in pack.names]
         file["au"] = units
         file.attrs["source"] = f"pseudo-labels by {options.teacher.name} on {options.data.name}"
-    os.replace(temporary, options.out)
     labelled = int((~np.isnan(units).all(axis=1)).sum())
     return LabelUnitsResult(images=len(pack), labelled=labelled)

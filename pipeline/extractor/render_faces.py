@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feie.features.errors import UsageError
+from feie.features.files import written_whole
 from feie.features.schema import ACTION_UNITS
 from feie.features.synthetic.ict import load_ict
 from feie.features.synthetic.render import FaceRenderer
@@ -95,8 +96,7 @@ def people_of(options: RenderFacesOptions) -> NDArray[np.int64]:
 def run(options: RenderFacesOptions, progress: ProgressCallback = silent) -> RenderFacesResult:
     """Render a pack of aligned synthetic faces.
 
-    The pack appears under its name only when complete; until then it grows as
-    ``<out>.partial``, which a new run starts afresh.
+    The pack appears under its name only when complete; a new run starts afresh.
 
     Parameters
     ----------
@@ -118,9 +118,8 @@ def run(options: RenderFacesOptions, progress: ProgressCallback = silent) -> Ren
         raise UsageError(f"{options.out.parent}: no such folder for the pack")
     start = time.monotonic()
     _renderer(options.model)  # a bad model is found before anything is written
-    partial = options.out.with_name(options.out.name + ".partial")
     seen: set[int] = set()
-    with h5py.File(partial, "w") as file:
+    with written_whole(options.out) as out, h5py.File(out, "w") as file:
         _create(file, options)
         done = 0
         for rows in _blocks(options):
@@ -129,7 +128,6 @@ def run(options: RenderFacesOptions, progress: ProgressCallback = silent) -> Ren
             seen.update(row.identity for row in rows)
             rate = done / (time.monotonic() - start)
             progress(Progress("images", done, options.count, {"images/s": round(rate, 1)}))
-    partial.replace(options.out)
     return RenderFacesResult(
         out=options.out,
         images=options.count,

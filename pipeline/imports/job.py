@@ -20,8 +20,8 @@ from feie.features.store.records import StoreSettings
 from feie.features.store.writer import StoreWriter
 from feie.pipeline.imports.options import ImportFeaturesOptions
 from feie.pipeline.imports.plan import Plan, Task, plan
-from feie.pipeline.imports.records import UNTIMED, record_of, said_before, untimed
-from feie.pipeline.known import Held, refuse_track_names
+from feie.pipeline.imports.records import UNTIMED, record_of, untimed
+from feie.pipeline.known import KnownVideos, refuse_track_names, said_before
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.provenance import library_versions
 from feie.pipeline.result import Result, failures, some
@@ -136,9 +136,9 @@ def run(
     files = form.open(options.source, options.reading())
     if options.all_faces:
         refuse_track_names(files.files)
-    known = pd.DataFrame(columns=["status", "message"]) if store is None else store.videos
-    held = Held(known, options.all_faces)
-    todo = plan(files, held, progress)
+    videos = pd.DataFrame(columns=["status", "message"]) if store is None else store.videos
+    known = KnownVideos(videos, options.all_faces)
+    todo = plan(files, known, progress)
     result = ImportFeaturesResult(
         store=str(options.store),
         format=form.name,
@@ -150,7 +150,7 @@ def run(
     if options.dry_run:
         result.planned = [video_id for task in todo.tasks for video_id in task.wanted]
         return result
-    _import(options, store, files, todo, held, result, progress)
+    _import(options, store, files, todo, known, result, progress)
     return result
 
 
@@ -181,7 +181,7 @@ def _import(
     store: Store | None,
     files: FeatureFiles,
     todo: Plan,
-    held: Held,
+    known: KnownVideos,
     result: ImportFeaturesResult,
     progress: ProgressCallback,
 ) -> None:
@@ -202,11 +202,11 @@ def _import(
         detector = files.origin.get("detector")
         if detector is not None and todo.tasks:
             writer.use_detector(detector)
-        writer.touch(todo.touched)
+        writer.touch(known.touched)
         for (task, base), group in _by_source(chain(early, found)):
             records = [record_of(video, task.file, schema, embedding) for video in group]
             done.add(base)
-            gone = set(held.ids(base)) - {record.id for record in records}
+            gone = set(known.ids(base)) - {record.id for record in records}
             if not said_before(records, writer.known):
                 writer.append(*records, instead_of=gone)
             message = ""
@@ -219,7 +219,7 @@ def _import(
                     faces += int(record.valid.sum())
             if not message:
                 result.imported += 1
-                row = held.row(base)
+                row = known.row(base)
                 result.replaced += row is not None and row["status"] == OK
             rate = round(result.frames / max(time.monotonic() - started, 1e-9))
             info = {"frames/s": rate, "failed": len(result.failures)}

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from feie.features.errors import UsageError, VideoError
 from feie.features.formats.reading.imported import FeatureFiles
-from feie.features.store.layout import OK
 from feie.features.video.sources import Source, fingerprint
-from feie.pipeline.known import Held
+from feie.pipeline.known import KnownVideos
 from feie.pipeline.progress import Progress, ProgressCallback
 
 
@@ -42,13 +40,10 @@ class Plan:
     videos : int
         Found in all files.
     tasks : list of Task
-    touched : dict of str to int
-        Ids of videos that the store holds from the same bytes with another time, and that time.
     """
 
     videos: int
     tasks: list[Task]
-    touched: dict[str, int]
 
 
 @lru_cache(maxsize=64)
@@ -60,7 +55,7 @@ def digest(file: Source) -> str:
         return ""
 
 
-def plan(files: FeatureFiles, held: Held, progress: ProgressCallback) -> Plan:
+def plan(files: FeatureFiles, known: KnownVideos, progress: ProgressCallback) -> Plan:
     """Compare what files hold with what a store holds.
 
     A video is done when the store has it from the same bytes; one that failed is tried again, as
@@ -72,7 +67,6 @@ def plan(files: FeatureFiles, held: Held, progress: ProgressCallback) -> Plan:
         Two files hold videos of one id.
     """
     tasks: list[Task] = []
-    touched: dict[str, int] = {}
     homes: dict[str, Source] = {}
     for done, file in enumerate(files.files, start=1):
         try:
@@ -86,22 +80,12 @@ def plan(files: FeatureFiles, held: Held, progress: ProgressCallback) -> Plan:
                     f"{other.relative} and {file.relative} both hold a video {video_id!r}; rename "
                     f"one, or import them into stores of their own"
                 )
-        wanted = []
-        for video_id in ids:
-            row = held.row(video_id)
-            if row is None or row["status"] != OK or not row["fingerprint"]:
-                wanted.append(video_id)
-            elif not _same_file(row, file):
-                if row["fingerprint"] == digest(file):
-                    touched |= dict.fromkeys(held.ids(video_id), file.mtime_ns)
-                else:
-                    wanted.append(video_id)
+        wanted = [
+            video_id
+            for video_id in ids
+            if not known.is_done(video_id, file, digest, retry_failed=True)
+        ]
         if wanted:
             tasks.append(Task(file, tuple(wanted), failure))
         progress(Progress("comparing", done, len(files.files)))
-    return Plan(len(homes), tasks, touched)
-
-
-def _same_file(row: dict[str, Any], file: Source) -> bool:
-    """Judge as make and rsync do, without reading the file."""
-    return (row["size"], row["mtime_ns"]) == (file.size, file.mtime_ns)
+    return Plan(len(homes), tasks)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from feie.features.errors import VideoError
 from feie.features.formats.reading.imported import ImportedVideo
 from feie.features.schema import Schema
 from feie.features.store.check import is_plain_id
-from feie.features.store.layout import FAILED
 from feie.features.store.records import VideoRecord
 from feie.features.video.sources import Source
 from feie.pipeline.imports.plan import digest
@@ -88,31 +84,11 @@ def _or_nan(values: NDArray[np.float32] | None, shape: tuple[int, ...]) -> NDArr
 
 
 def _failure(video_id: str, file: Source, message: str) -> VideoRecord:
-    none = np.empty(0, np.float32)
-    return VideoRecord(
-        id=video_id if is_plain_id(video_id) else file.video_id,
+    return VideoRecord.failure(
+        video_id if is_plain_id(video_id) else file.video_id,
+        message,
         source=file.relative,
         size=file.size,
         mtime_ns=file.mtime_ns,
         fingerprint=digest(file),
-        fps=0.0,
-        width=0,
-        height=0,
-        affect=none.reshape(0, 0),
-        time=np.empty(0),
-        valid=np.empty(0, np.bool_),
-        face_score=none,
-        bbox=none.reshape(0, 4),
-        landmarks=none.reshape(0, 5, 2),
-        message=message,
     )
-
-
-def said_before(records: Sequence[VideoRecord], known: pd.DataFrame) -> bool:
-    """Tell a failure that the store names in the same words already."""
-    record = records[0]
-    if len(records) > 1 or not record.failed or record.id not in known.index:
-        return False
-    row = known.loc[record.id]
-    same = (row["message"], row["fingerprint"]) == (record.message, record.fingerprint)
-    return bool(row["status"] == FAILED and same)

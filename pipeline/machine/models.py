@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-import uuid
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pydantic import BaseModel
 
 from feie.features.catalogue import CATALOGUE, Model, find_model
 from feie.features.errors import TermsError, UsageError
+from feie.features.files import file_sha256, new_file
 from feie.pipeline.machine.options import ModelsOptions
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.result import Result
@@ -137,12 +137,6 @@ def _entry(model: Model) -> Entry:
     )
 
 
-def file_sha256(path: Path) -> str:
-    """Give the hexadecimal hash of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _folder(model: Model) -> Path:
     """Give the folder where a model belongs."""
     folder = Path(expanduser(model.folder))
@@ -208,18 +202,14 @@ def _by_hand(model: Model, url: str, error: Exception) -> str:
 
 @contextmanager
 def _scratch(parent: Path) -> Iterator[Path]:
-    """Give a folder on the same disk that is gone afterwards, so that files arrive whole or not."""
+    """Give a folder on the same disk that is gone afterwards: files arrive whole or not."""
     parent.mkdir(parents=True, exist_ok=True)
-    scratch = parent / f".feie-{uuid.uuid4().hex}"
-    scratch.mkdir()
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".feie-") as name:
+        yield Path(name)
 
 
 def _download(url: str, target: Path, progress: ProgressCallback) -> None:
-    with urlopen(url, timeout=_TIMEOUT) as answer, target.open("wb") as file:
+    with urlopen(url, timeout=_TIMEOUT) as answer, new_file(target) as file:
         size = int(answer.headers.get("Content-Length") or 0)
         done = 0
         while block := answer.read(_BLOCK):
@@ -241,7 +231,7 @@ def _unpack(archive: Path, folder: Path) -> None:
             for member in opened.infolist():
                 name = PurePosixPath(member.filename).name
                 if name.endswith(".onnx") and not member.is_dir() and member.file_size < _LARGEST:
-                    with opened.open(member) as source, (folder / name).open("wb") as target:
+                    with opened.open(member) as source, new_file(folder / name) as target:
                         shutil.copyfileobj(source, target)
     except (zipfile.BadZipFile, EOFError) as error:
         raise UsageError(f"{archive.name} is no archive: {error}; nothing was kept") from error

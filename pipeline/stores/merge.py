@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import tempfile
+from pathlib import Path
 
 from feie.features.errors import StoreError
-from feie.features.store.backends.durable import sync_directory
+from feie.features.files import refuse_link, sync_directory
 from feie.features.store.backends.lock import WriterLock
 from feie.features.store.merge import choose, chosen_records, joint_detector, joint_settings
 from feie.features.store.reader import open_store
@@ -16,6 +19,7 @@ from feie.pipeline.stores.options import MergeOptions
 
 __all__ = ["MergeOptions", "MergeResult", "run"]
 
+_WORK = ".merging"
 _COMMIT_VIDEOS = 4_096  # nothing can be resumed, so seldom; the writer bounds the rows it holds
 
 
@@ -68,11 +72,12 @@ def run(options: MergeOptions, progress: ProgressCallback = silent) -> MergeResu
     out = options.out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     with WriterLock(out):
+        refuse_link(out)
         if out.exists():
             raise StoreError(f"{options.out} exists; merge into a new --out")
+        _remove_leftovers(out)
         # Hidden, so that no search for videos or stores comes upon it.
-        work = out.with_name(f".{out.name}.merging")
-        shutil.rmtree(work, ignore_errors=True)  # of a merge that was killed
+        work = Path(tempfile.mkdtemp(suffix=_WORK, prefix=f".{out.name}.", dir=out.parent))
         try:
             frames = 0
             with StoreWriter(
@@ -96,3 +101,18 @@ def run(options: MergeOptions, progress: ProgressCallback = silent) -> MergeResu
         failed=sum(choice.failed for choice in choices),
         left_out=sum(len(store.rows) for store in stores) - len(choices),
     )
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Delete the working folders of merges to this place that were killed; its lock is held.
+
+    Raises
+    ------
+    LinkError
+        One of them is a link.
+    """
+    left = re.compile(rf"\.{re.escape(out.name)}\.[a-z0-9_]{{8}}{re.escape(_WORK)}")
+    for path in out.parent.iterdir():
+        if left.fullmatch(path.name):
+            refuse_link(path)
+            shutil.rmtree(path, ignore_errors=True)

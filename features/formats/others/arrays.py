@@ -15,6 +15,7 @@ from feie.features.errors import UsageError, VideoError
 from feie.features.formats.reading.files import find_files
 from feie.features.formats.reading.imported import ImportedVideo, ReadOptions, Sample
 from feie.features.formats.reading.rows import NOT_FINITE, rate, seconds
+from feie.features.hdf5 import has_member, member
 from feie.features.schema import Schema
 from feie.features.video.sources import Source
 
@@ -202,11 +203,12 @@ def _beside(name: str, found: Mapping[str, str]) -> bool:
 def _read(
     root: h5py.File, path: str
 ) -> tuple[NDArray[Any], NDArray[np.float64] | None, tuple[str, ...]]:
-    data = root[path]
+    data = member(root, path)
     folder, _, name = path.rpartition("/")
     stamps = None
     if name in _DATA and folder:
-        beside = next((root[folder][t] for t in _TIMES if t in root[folder]), None)
+        times = [f"{folder}/{t}" for t in _TIMES if has_member(root, f"{folder}/{t}")]
+        beside = member(root, times[0]) if times else None
         stamps = None if beside is None else np.asarray(beside, np.float64)
     names = data.attrs.get("columns", ())
     texts = [n.decode() if isinstance(n, bytes) else str(n) for n in names]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,16 @@ import h5py
 import numpy as np
 
 from feie.features.errors import VideoError, one_line
+from feie.features.files import json_object
 from feie.features.formats.own.reader import Described, OneFileFormat, VideoRows, described
 from feie.features.formats.writing.format import OneFile
 from feie.features.formats.writing.hdf5_file import DiskFile
 from feie.features.formats.writing.plan import DumpPlan
 from feie.features.formats.writing.rows import GEOMETRY, VideoBatch
+from feie.features.hdf5 import member
+
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+"""What h5py raises where bytes have changed."""
 
 _TEXT = h5py.string_dtype()
 
@@ -99,22 +104,27 @@ def opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except DAMAGE as error:
         raise VideoError("broken", f"{path.name} cannot be read: {one_line(error)}") from None
 
 
 def read_description(file: h5py.File) -> Described:
     """Read what `write_description` wrote."""
-    index = file["video"]
-    frames = np.diff(np.asarray(index["offset"], np.int64))
+    frames = np.diff(np.asarray(member(file, "video/offset"), np.int64))
     table = {
-        "id": index["id"].asstr()[:].tolist(),
+        "id": member(file, "video/id").asstr()[:].tolist(),
         "frames": frames.tolist(),
-        "fps": np.asarray(index["fps"]).tolist(),
-        "width": np.asarray(index["width"]).tolist(),
-        "height": np.asarray(index["height"]).tolist(),
+        **{n: np.asarray(member(file, f"video/{n}")).tolist() for n in ("fps", "width", "height")},
     }
-    return described(file["feie"].asstr()[()], table)
+    return described(json_object(_text(file)), table)
+
+
+def _text(file: h5py.File) -> str:
+    """Give what the file says of itself."""
+    found = member(file, "feie")
+    if not isinstance(found, h5py.Dataset) or found.shape != ():
+        raise ValueError("its data set feie is no text")
+    return str(found.asstr()[()])
 
 
 class _Reader:
@@ -129,20 +139,15 @@ class _Reader:
         with opened(path) as file:
             for number in wanted:
                 rows = slice(what.offsets[number], what.offsets[number + 1])
-                yield _arrays({name: file[name][rows] for name in names})
-
-
-def _arrays(found: Mapping[str, Any]) -> VideoRows:
-    return {name: np.asarray(array) for name, array in found.items()}
+                yield {name: np.asarray(member(file, name)[rows]) for name in names}
 
 
 def is_hdf5_dump(path: Path, format_name: str) -> bool:
     """Tell whether a file is a dump of this format."""
     try:
         with h5py.File(path, "r") as file:
-            text = file["feie"].asstr()[()]
-            return bool(json.loads(text)["format"] == format_name)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError):
+            return bool(json_object(_text(file))["format"] == format_name)
+    except DAMAGE:
         return False
 
 

@@ -19,6 +19,7 @@ from feie.features.formats.writing.format import OneFile
 from feie.features.formats.writing.hdf5_file import DiskFile
 from feie.features.formats.writing.plan import DumpPlan
 from feie.features.formats.writing.rows import GEOMETRY, VideoBatch
+from feie.features.hdf5 import member
 
 # An id's part of such a name would meet the arrays of the video that bears the parts before it.
 _ARRAYS = frozenset({"affect", "time", "valid", "embedding", *GEOMETRY})
@@ -76,8 +77,9 @@ class _Reader:
     def videos(self, path: Path, what: Described, wanted: list[int]) -> Iterator[VideoRows]:
         with opened(path) as file:
             for number in wanted:
-                group = file["videos"][group_name(what.ids[number])]
-                yield {name: np.asarray(group[name]) for name in what.array_names()}
+                path = f"videos/{group_name(what.ids[number])}"
+                names = what.array_names()
+                yield {name: np.asarray(member(file, f"{path}/{name}")) for name in names}
 
 
 DUMP = OneFile(

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from feie.features.errors import VideoError, one_line
+from feie.features.files import json_object
 from feie.features.formats.own.reader import Described, OneFileFormat, VideoRows, described
 from feie.features.formats.writing.csv_text import float_arrays, float_rows
 from feie.features.formats.writing.format import OneFile
@@ -136,7 +137,7 @@ class _Reader:
     def describe(self, path: Path) -> Described:
         try:
             said = pq.read_schema(path).metadata or {}
-            return described(said[b"feie"].decode(), json.loads(said[b"feie_videos"]))
+            return described(json_object(said[b"feie"]), json_object(said[b"feie_videos"]))
         except (OSError, KeyError, ValueError, TypeError) as error:  # pyarrow's are ValueErrors
             raise VideoError("broken", f"{path.name} cannot be read: {one_line(error)}") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from feie.features.errors import FeieError, UsageError, VideoError, one_line
+from feie.features.files import file_sha256, read_json, refuse_links
 from feie.features.formats.reading.imported import ImportedVideo, ReadOptions, Sample
 from feie.features.formats.writing.names import is_below
 from feie.features.formats.writing.plan import DUMP_VERSION, choose_columns
@@ -21,9 +22,75 @@ from feie.features.schema import Schema
 from feie.features.video.sources import Source, file_source
 
 PROVENANCE = "provenance.json"
+UNCHECKED = "its bytes could not be checked: there is no provenance with their SHA-256"
 
 VideoRows = dict[str, NDArray[Any]]
 """Arrays of one video by their names in a store."""
+
+
+class FileEntry(BaseModel):
+    """What the provenance of a dump says of one file.
+
+    Attributes
+    ----------
+    video : str
+    rows : str
+        Hash of the numbers in it.
+    sha256 : str
+        Of its bytes.
+    bytes : int
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    video: str = ""
+    rows: str = ""
+    sha256: str
+    bytes: int = Field(ge=0)
+
+
+def file_entries(said: object) -> dict[str, FileEntry]:
+    """Read the ``files`` of a provenance.
+
+    Raises
+    ------
+    ValueError
+        They are not as they were written.
+    """
+    return TypeAdapter(dict[str, FileEntry]).validate_python(said)
+
+
+def provenance_of(path: Path) -> Path:
+    """Name of the provenance beside a dump that is one file."""
+    return path.with_name(f"{path.name}.{PROVENANCE}")
+
+
+def refuse_altered(path: Path, entry: FileEntry | None, beside: Path) -> tuple[str, ...]:
+    """Compare a file with the SHA-256 that was noted when it was written.
+
+    Returns
+    -------
+    tuple of str
+        A note that nothing could be compared, where that is so.
+
+    Raises
+    ------
+    VideoError
+        It has other bytes.
+    """
+    if entry is None:
+        return (UNCHECKED,)
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        raise VideoError("broken", f"{path.name} cannot be read: {one_line(error)}") from None
+    if digest != entry.sha256:
+        raise VideoError(
+            "altered",
+            f"{path.name} is not as feie dump wrote it: its SHA-256 is not the one in "
+            f"{beside.name}; dump it again",
+        )
+    return ()
 
 
 @dataclass(frozen=True)
@@ -67,13 +134,13 @@ class Described:
         return self.offsets[number + 1] - self.offsets[number]
 
 
-def described(text: str, table: Mapping[str, Sequence[Any]]) -> Described:
+def described(said: Mapping[str, Any], table: Mapping[str, Sequence[Any]]) -> Described:
     """Read what a dump says of itself.
 
     Parameters
     ----------
-    text : str
-        `DumpPlan.description` as JSON.
+    said : dict
+        `DumpPlan.description`.
     table : dict of str to sequence
         `DumpPlan.videos_table`.
 
@@ -83,7 +150,6 @@ def described(text: str, table: Mapping[str, Sequence[Any]]) -> Described:
         It is none of feie's, or of a version that this feie does not know.
     """
     try:
-        said = json.loads(text)
         version = str(said["feie_dump"])
         if version.split(".")[0] != DUMP_VERSION.split(".")[0]:
             raise VideoError(
@@ -115,7 +181,13 @@ def described(text: str, table: Mapping[str, Sequence[Any]]) -> Described:
         ) from None
 
 
-def assemble(what: Described, number: int, rows: VideoRows, options: ReadOptions) -> ImportedVideo:
+def assemble(
+    what: Described,
+    number: int,
+    rows: VideoRows,
+    options: ReadOptions,
+    notes: tuple[str, ...] = (),
+) -> ImportedVideo:
     """Give a video as it was in the store."""
     frames = what.frames(number)
     lengths = {name: len(array) for name, array in rows.items()}
@@ -141,6 +213,7 @@ def assemble(what: Described, number: int, rows: VideoRows, options: ReadOptions
         bbox=rows.get("bbox"),
         landmarks=rows.get("landmarks"),
         embedding=rows.get("embedding"),
+        notes=notes,
     )
 
 
@@ -202,11 +275,30 @@ class OneFileFormat:
         if not root.is_file():
             raise UsageError(f"{root} is no file; {self.name} is one: give its path")
         try:
+            notes = refuse_altered(root, _entry_beside(root), provenance_of(root))
             what = self._reader.describe(root)
         except VideoError as error:
             raise UsageError(f"{root}: {error.message}") from None
         choose_columns(what.schema, options.groups)
-        return OneFileDump(root, what, self._reader, options)
+        return OneFileDump(root, what, self._reader, options, notes)
+
+
+def _entry_beside(path: Path) -> FileEntry | None:
+    """Read what the provenance beside a dump says of its file; None where there is none."""
+    beside = provenance_of(path)
+    try:
+        return file_entries(read_json(beside)["files"])[path.name]
+    except FileNotFoundError:
+        return None
+    except KeyError:  # the file has been renamed together with its provenance
+        return _only_entry(beside)
+    except (OSError, ValueError, TypeError) as error:
+        raise VideoError("broken", f"{beside.name} cannot be read: {one_line(error)}") from None
+
+
+def _only_entry(beside: Path) -> FileEntry | None:
+    entries = list(file_entries(read_json(beside).get("files", {})).values())
+    return entries[0] if len(entries) == 1 else None
 
 
 class OneFileDump:
@@ -215,8 +307,14 @@ class OneFileDump:
     ignored: Sequence[str] = ()
 
     def __init__(
-        self, path: Path, what: Described, reader: FileReader, options: ReadOptions
+        self,
+        path: Path,
+        what: Described,
+        reader: FileReader,
+        options: ReadOptions,
+        notes: tuple[str, ...],
     ) -> None:
+        self._notes = notes
         self.files = [file_source(path, path.name)]
         self.origin = what.origin
         self._what = what
@@ -233,7 +331,7 @@ class OneFileDump:
         numbers = [i for i, video_id in enumerate(self._what.ids) if video_id in names]
         found = self._reader.videos(file.path, self._what, numbers)
         for number, rows in zip(numbers, found, strict=True):
-            yield assemble(self._what, number, rows, self._options)
+            yield assemble(self._what, number, rows, self._options, self._notes)
 
 
 class FolderFormat:
@@ -263,9 +361,9 @@ class FolderFormat:
     def recognises(self, root: Path, sample: Sample) -> bool:
         """Tell by the provenance that lies in the folder."""
         try:
-            said = json.loads((root / PROVENANCE).read_text(encoding="utf-8"))
+            said = read_json(root / PROVENANCE)
             return bool(said["feie_dump"] and said["format"] == self._dumped_as)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError):
             return False
 
     def open(self, root: Path, options: ReadOptions) -> FolderDump:
@@ -273,21 +371,19 @@ class FolderFormat:
         refuse_options(self.name, options)
         path = root / PROVENANCE
         try:
-            text = path.read_text(encoding="utf-8")
-            said = json.loads(text)
-            table, names = (
-                said["videos_table"],
-                [str(name) for name in said["videos_table"]["file"]],
-            )
-            what = described(text, {k: v for k, v in table.items() if k != "file"})
+            said = read_json(path)
+            table = said["videos_table"]
+            names = [str(name) for name in table["file"]]
+            what = described(said, {k: v for k, v in table.items() if k != "file"})
+            entries = file_entries(said.get("files", {}))
         except FileNotFoundError:
             raise UsageError(
                 f"{root} has no {PROVENANCE}: it is no complete dump of feie"
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, VideoError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, VideoError) as error:
             raise UsageError(f"{path} cannot be read: {one_line(error)}") from None
         choose_columns(what.schema, options.groups)
-        return FolderDump(root, what, names, self._decode, options)
+        return FolderDump(root, what, names, entries, self._decode, options)
 
 
 class FolderDump:
@@ -300,9 +396,14 @@ class FolderDump:
         root: Path,
         what: Described,
         names: Sequence[str],
+        entries: Mapping[str, FileEntry],
         decode: Callable[[Path, Described], VideoRows],
         options: ReadOptions,
     ) -> None:
+        for name in filter(is_below, names):
+            refuse_links(root, root / name)
+        self._entries = entries
+        self._provenance = root / PROVENANCE
         gone = [name for name in names if not (is_below(name) and (root / name).is_file())]
         if gone:
             raise UsageError(
@@ -325,8 +426,10 @@ class FolderDump:
         number = self._numbers[file.relative]
         if self._what.ids[number] in wanted:
             try:
+                entry = self._entries.get(file.relative)
+                notes = refuse_altered(file.path, entry, self._provenance)
                 rows = self._decode(file.path, self._what)
-                video = assemble(self._what, number, rows, self._options)
+                video = assemble(self._what, number, rows, self._options, notes)
             except VideoError:
                 raise
             except (ValueError, TypeError, KeyError) as error:  # pyarrow's are ValueErrors

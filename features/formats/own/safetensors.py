@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from feie.features.errors import VideoError, one_line
+from feie.features.files import json_object, new_file
 from feie.features.formats.own.hdf5 import array_shapes
 from feie.features.formats.own.reader import Described, OneFileFormat, VideoRows, described
 from feie.features.formats.writing.format import OneFile
@@ -60,7 +61,7 @@ class SafetensorsWriter:
         text += b" " * (-len(text) % 8)
         if len(text) > _LONGEST_HEADER:
             raise VideoError("too-large", "so many videos do not fit the header of safetensors")
-        self._file = path.open("wb")
+        self._file = new_file(path)
         self._file.write(struct.pack("<Q", len(text)) + text)
         self._places = {name: 8 + len(text) + place for name, place in self._places.items()}
         self._file.truncate(8 + len(text) + at)
@@ -88,7 +89,7 @@ class _Reader:
         try:
             with safe_open(path, "numpy") as file:
                 said = file.metadata() or {}
-                return described(said["feie"], json.loads(said["videos"]))
+                return described(json_object(said["feie"]), json_object(said["videos"]))
         except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
             raise VideoError("broken", f"{path.name} cannot be read: {one_line(error)}") from None
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import h5py
 
+from feie.features.files import new_file
+
 
 class DiskFile:
     """A new file that remembers the first error of the disk and hides it from HDF5.
@@ -22,7 +24,7 @@ class DiskFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("w+b", buffering=0)
+        self._file = new_file(path, buffering=0)
         self._at = self._end = 0
         self._error: OSError | None = None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +11,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from feie.features.errors import DataError
 from feie.features.faces.align import align_face, is_alignable
 from feie.features.faces.detection import DetectOptions, Detector
+from feie.features.files import json_object, write_whole
 from feie.features.mma.data.packs import Pack
+from feie.features.video.quiet import quiet_opencv
 
 SIDE = 112
 FIXED_SIDE = 105
@@ -110,7 +111,8 @@ def decode_image(encoded: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
         return None
     try:
         # Any colour: 8 bits, no alpha, upright as its EXIF says.
-        image = cv2.imdecode(encoded, cv2.IMREAD_ANYCOLOR)
+        with quiet_opencv():
+            image = cv2.imdecode(encoded, cv2.IMREAD_ANYCOLOR)
     except cv2.error:
         return None
     if image is None:
@@ -191,11 +193,9 @@ def cached_pack_faces(
     path = folder / f"faces-{key.hexdigest()[:16]}.safetensors"
     if path.exists():
         with safe_open(path, framework="np") as file:
-            return file.get_tensor("faces"), Alignment(**json.loads(file.metadata()["alignment"]))
+            return file.get_tensor("faces"), Alignment(**json_object(file.metadata()["alignment"]))
     faces, alignment = pack_faces(pack, detector)
-    temporary = path.with_suffix(".partial")
-    save_file({"faces": faces}, temporary, {"alignment": json.dumps(vars(alignment))})
-    os.replace(temporary, path)
+    write_whole(path, save({"faces": faces}, {"alignment": json.dumps(vars(alignment))}))
     return faces, alignment
 
 

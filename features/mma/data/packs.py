@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feie.features.errors import DataError
+from feie.features.hdf5 import refuse_foreign
 from feie.features.mma.data import labels
 from feie.features.mma.data.labelled import Labelled
 from feie.features.schema import VALENCE_AROUSAL
@@ -56,6 +57,7 @@ def read_pack(path: Path) -> Pack:
         raise DataError(f"no pack at {path}: give the path of an HDF5 file of faces")
     try:
         with h5py.File(path, "r") as file:
+            _refuse_foreign(path, file)
             return _read(path, file)
     except OSError as error:
         raise DataError(f"{path} is not a readable HDF5 file: {error}") from error
@@ -73,6 +75,7 @@ def read_units(path: Path) -> dict[str, NDArray[np.float32]]:
         raise DataError(f"no action units at {path}")
     try:
         with h5py.File(path, "r") as file:
+            _refuse_foreign(path, file)
             if not all(isinstance(file.get(name), h5py.Dataset) for name in ("name", "au")):
                 found = ", ".join(sorted(file)) or "nothing"
                 raise DataError(f"{path} needs the datasets 'name' and 'au'; found: {found}")
@@ -82,6 +85,13 @@ def read_units(path: Path) -> dict[str, NDArray[np.float32]]:
     except OSError as error:
         raise DataError(f"{path} is not a readable HDF5 file: {error}") from error
     return dict(zip(names, units, strict=True))
+
+
+def _refuse_foreign(path: Path, file: h5py.File) -> None:
+    try:
+        refuse_foreign(file)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def _read(path: Path, file: h5py.File) -> Pack:

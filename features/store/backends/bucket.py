@@ -1,32 +1,18 @@
-"""Where a writer's store lies: a folder, or an object store that fsspec writes to."""
+"""A store at an address: objects that are written whole or not at all, and a lease."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from zarr.core.buffer import Buffer
 from zarr.storage import FsspecStore
 
 from feie.features.errors import FeieError, StoreError, one_line
-from feie.features.store.backends.durable import DurableStore, is_partial, sync_directory
 from feie.features.store.backends.lease import Lease
-from feie.features.store.backends.location import address, is_url
-from feie.features.store.backends.lock import WriterLock
-
-_CURES = {
-    errno.ENOSPC: "the disk is full; free some space",
-    errno.EDQUOT: "the quota is used up; free some space",
-    errno.EROFS: "the file system is read-only; choose another --store",
-    errno.EACCES: "permission is denied; choose another --store",
-    errno.EPERM: "permission is denied; choose another --store",
-}
-
+from feie.features.store.backends.location import BoundedStore, address
 
 _S3 = ("s3", "s3a")
 _WHOLE_OBJECTS = (*_S3, "gs", "gcs", "abfs", "abfss", "az", "memory")
@@ -36,111 +22,7 @@ _WHOLE_OBJECTS = (*_S3, "gs", "gcs", "abfs", "abfss", "az", "memory")
 _S3_REQUESTS = {"connect_timeout": 3, "read_timeout": 6, "retries": {"max_attempts": 1}}
 
 
-class Place(Protocol):
-    """What a writer asks of the place of its store.
-
-    Attributes
-    ----------
-    name : str
-        Path or address, as `open_store` and messages have it.
-    disk : zarr Store
-        Its keys; each write is atomic, and what was written before `flush` lasts.
-    """
-
-    name: str
-
-    @property
-    def disk(self) -> Any:
-        """Give the Zarr store, writable."""
-
-    def refuse_foreign(self) -> None:
-        """Raise `StoreError` where something lies that is no store."""
-
-    def claim(self) -> None:
-        """Take the right to write; raises `StoreLockedError` where another process has it."""
-
-    def confirm(self) -> None:
-        """Raise `StoreLockedError` where the right to write has been lost."""
-
-    def release(self) -> None:
-        """Give the right to write back."""
-
-    def root(self) -> bytes | None:
-        """Give the metadata of the root group; None where there is none."""
-
-    def appeared(self) -> None:
-        """Make the name of a store that has just been begun last."""
-
-    def tidy(self) -> None:
-        """Delete what a killed writer left half-written."""
-
-    def clear(self) -> None:
-        """Delete all arrays of a store that was never laid out in full."""
-
-    def flush(self) -> None:
-        """Make what was written so far last, before what is written next."""
-
-
-class Folder:
-    """A store on a file system: the operating system's lock, and fsync before every rename."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
-        self.name = str(self.path)
-        self._lock = WriterLock(self.path)
-        self._disk: DurableStore | None = None
-
-    @property
-    def disk(self) -> DurableStore:
-        """See `Place`."""
-        if self._disk is None:
-            self._disk = DurableStore(self.path)
-        return self._disk
-
-    def refuse_foreign(self) -> None:
-        """See `Place`."""
-        if not self.path.exists() or (self.path / "zarr.json").is_file():
-            return
-        if not self.path.is_dir() or any(not is_partial(p.name) for p in self.path.iterdir()):
-            raise StoreError(f"{self.path} exists and is no store; choose another --store")
-
-    def claim(self) -> None:
-        """See `Place`."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock.acquire()
-
-    def confirm(self) -> None:
-        """See `Place`; the operating system's lock is never lost."""
-
-    def release(self) -> None:
-        """See `Place`."""
-        self._lock.release()
-
-    def root(self) -> bytes | None:
-        """See `Place`."""
-        path = self.path / "zarr.json"
-        return path.read_bytes() if path.is_file() else None
-
-    def appeared(self) -> None:
-        """See `Place`."""
-        sync_directory(self.path.parent)
-
-    def tidy(self) -> None:
-        """See `Place`."""
-        self.disk.remove_partial_files()
-
-    def clear(self) -> None:
-        """See `Place`."""
-        for child in self.path.iterdir():
-            if child.is_dir():
-                shutil.rmtree(child)
-
-    def flush(self) -> None:
-        """See `Place`."""
-        self.disk.flush()
-
-
-class _GuardedStore(FsspecStore):
+class _GuardedStore(BoundedStore):
     """Objects that are written only while the lease is held."""
 
     lease: Lease
@@ -157,7 +39,9 @@ class _GuardedStore(FsspecStore):
 
 
 class Bucket:
-    """A store at an address: objects that are written whole or not at all, and a lease."""
+    """A store on an object store that fsspec writes to; see `Backend`."""
+
+    local = False
 
     def __init__(self, url: str, waiting: Callable[[str], None] | None = None) -> None:
         scheme = url.partition("://")[0]
@@ -181,7 +65,7 @@ class Bucket:
 
     @property
     def disk(self) -> FsspecStore:
-        """See `Place`."""
+        """See `Backend`."""
         if self._disk is None:
             from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
@@ -192,46 +76,46 @@ class Bucket:
         return self._disk
 
     def refuse_foreign(self) -> None:
-        """See `Place`."""
+        """See `Backend`."""
         with self._reaching():
             if self.root() is None and self._files.exists(self._path):
                 raise StoreError(f"{self.name} exists and is no store; choose another --store")
 
     def claim(self) -> None:
-        """See `Place`; waits where a holder may be dead."""
+        """See `Backend`; waits where a holder may be dead."""
         with self._reaching():
             self._lease.acquire()
 
     def confirm(self) -> None:
-        """See `Place`."""
+        """See `Backend`."""
         with self._reaching():
             self._lease.confirm()
 
     def release(self) -> None:
-        """See `Place`."""
+        """See `Backend`."""
         self._lease.release()
 
     def root(self) -> bytes | None:
-        """See `Place`."""
+        """See `Backend`."""
         try:
             return bytes(self._files.cat_file(f"{self._path}/zarr.json"))
         except FileNotFoundError:
             return None
 
     def appeared(self) -> None:
-        """See `Place`; an object that is written is there."""
+        """See `Backend`; an object that is written is there."""
 
     def tidy(self) -> None:
-        """See `Place`; objects are never half-written."""
+        """See `Backend`; objects are never half-written."""
 
     def clear(self) -> None:
-        """See `Place`."""
+        """See `Backend`."""
         for child in self._files.ls(self._path, detail=True):
             if child["type"] == "directory":
                 self._files.rm(child["name"], recursive=True)
 
     def flush(self) -> None:
-        """See `Place`; a write has been acknowledged before the next one begins."""
+        """See `Backend`; a write has been acknowledged before the next one begins."""
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
@@ -245,46 +129,3 @@ class Bucket:
                 f"cannot write {self.name}: {one_line(error)}; check the address, the network and "
                 "your credentials, and the same command goes on from the last commit"
             ) from error
-
-
-def place_of(store: str | Path, waiting: Callable[[str], None] | None = None) -> Place:
-    """Give the place that a path or an address names.
-
-    Parameters
-    ----------
-    store : str or Path
-        A folder, or an address such as ``s3://bucket/features.zarr``.
-    waiting : callable, optional
-        See `Lease`.
-
-    Raises
-    ------
-    StoreError
-        What writes to such an address is not installed.
-    """
-    if is_url(str(store)):
-        return Bucket(str(store), waiting)
-    return Folder(Path(store))
-
-
-@contextmanager
-def disk_errors(place: Place) -> Iterator[None]:
-    """Turn what a disk or a server says into one sentence; nothing committed is lost by it."""
-    try:
-        yield
-    except FeieError:
-        raise
-    except OSError as error:
-        cure = _CURES.get(error.errno or 0, error.strerror or one_line(error))
-        raise _cannot_write(place, cure) from error
-    except Exception as error:
-        # Each file system has its own errors; these three are what a damaged store gives, too.
-        if isinstance(place, Folder) or isinstance(error, ValueError | KeyError | TypeError):
-            raise
-        raise _cannot_write(place, one_line(error)) from error
-
-
-def _cannot_write(place: Place, why: str) -> StoreError:
-    return StoreError(
-        f"cannot write {place.name}: {why}; the same command goes on from the last commit"
-    )

@@ -1,58 +1,88 @@
-"""A local Zarr store whose writes are on the disk before they are visible."""
+"""A local Zarr store whose writes are on the disk before they are visible, and that has no links.
+
+A folder that came from somebody else may hold links to where its maker cannot write or read, pipes
+that nobody fills, and chunks of a few kilobytes that unpack to gigabytes. None of them is followed,
+waited for, or unpacked.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
-import uuid
 from pathlib import Path
 
-from zarr.core.buffer import Buffer
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.buffer.core import default_buffer_prototype
 from zarr.storage import LocalStore
 
-_PARTIAL = re.compile(r".+\.[0-9a-f]{32}\.partial")
-
-
-def is_partial(name: str) -> bool:
-    """Tell whether a file name is one of those that a killed writer leaves."""
-    return _PARTIAL.fullmatch(name) is not None
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_durably(path: Path, value: Buffer) -> None:
-    """Write to a temporary name, fsync, rename: after a power cut the old or the new file stands.
-
-    zarr's own writer renames without an fsync; a tail chunk holds rows already committed, so a
-    rename that reaches the disk before its data could lose them.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with temporary.open("wb") as file:
-            file.write(value.as_buffer_like())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+from feie.features.files import is_partial, opened_file, refuse_links, sync_directory, write_whole
+from feie.features.store.backends.chunk_size import refuse_bomb
 
 
 class DurableStore(LocalStore):
-    """`zarr.storage.LocalStore` with durable, atomic writes; `flush` makes the renames durable."""
+    """`zarr.storage.LocalStore` with durable, atomic writes; `flush` makes the renames durable.
+
+    zarr's own writer renames without an fsync; a tail chunk holds rows already committed, so a
+    rename that reaches the disk before its data could lose them.
+
+    Raises
+    ------
+    LinkError
+        Whatever is read, written or deleted is a link, or lies behind one; the root may be one.
+    """
 
     def __init__(self, root: Path | str, *, read_only: bool = False) -> None:
         super().__init__(root, read_only=read_only)
         self._touched: set[Path] = set()
+
+    def _path(self, key: str) -> Path:
+        path = self.root / key
+        refuse_links(self.root, path)
+        return path
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """Read one key; see `LocalStore.get`."""
+        if not self._is_open:
+            await self._open()
+        return await asyncio.to_thread(self._read_key, key, prototype, byte_range)
+
+    def get_sync(
+        self,
+        key: str,
+        *,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """Read one key without an event loop; see `LocalStore.get_sync`."""
+        self._ensure_open_sync()
+        return self._read_key(key, prototype, byte_range)
+
+    def _read_key(
+        self, key: str, prototype: BufferPrototype | None, byte_range: ByteRequest | None
+    ) -> Buffer | None:
+        try:
+            with opened_file(self._path(key)) as file:
+                if byte_range is not None:
+                    size = os.fstat(file.fileno()).st_size
+                    start, count = _range(byte_range, size)
+                    file.seek(start)
+                    data = file.read(count)
+                else:
+                    data = file.read()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+        refuse_bomb(key, data)
+        return (prototype or default_buffer_prototype()).buffer.from_bytes(data)
+
+    async def exists(self, key: str) -> bool:
+        """Tell whether a key is there; see `LocalStore.exists`."""
+        return await asyncio.to_thread(self._path(key).is_file)
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write one key; see `LocalStore.set`."""
@@ -67,9 +97,25 @@ class DurableStore(LocalStore):
         self._put(key, value)
 
     def _put(self, key: str, value: Buffer) -> None:
-        path = self.root / key
-        _write_durably(path, value)
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, value.as_buffer_like())
         self._touched.add(path.parent)
+
+    async def delete(self, key: str) -> None:
+        """Delete one key; see `LocalStore.delete`."""
+        self._path(key)
+        await super().delete(key)
+
+    def delete_sync(self, key: str) -> None:
+        """Delete one key without an event loop; see `LocalStore.delete_sync`."""
+        self._path(key)
+        super().delete_sync(key)
+
+    async def delete_dir(self, prefix: str) -> None:
+        """Delete all keys below a prefix; see `LocalStore.delete_dir`."""
+        self._path(prefix)
+        await super().delete_dir(prefix)
 
     def flush(self) -> None:
         """Sync the directories written to since the last call, parents up to the root included."""
@@ -82,6 +128,18 @@ class DurableStore(LocalStore):
 
     def remove_partial_files(self) -> None:
         """Delete what a killed writer left under temporary names."""
-        for path in self.root.rglob("*.partial"):
-            if is_partial(path.name):
-                path.unlink(missing_ok=True)
+        for folder, _, names in os.walk(self.root):  # which follows no links
+            for name in filter(is_partial, names):
+                Path(folder, name).unlink(missing_ok=True)
+
+
+def _range(asked: ByteRequest, size: int) -> tuple[int, int]:
+    """Give the first byte and the number of bytes that are asked for."""
+    if isinstance(asked, RangeByteRequest):
+        return asked.start, max(0, asked.end - asked.start)
+    if isinstance(asked, OffsetByteRequest):
+        return asked.offset, max(0, size - asked.offset)
+    if isinstance(asked, SuffixByteRequest):
+        count = min(asked.suffix, size)
+        return size - count, count
+    raise TypeError(f"unexpected byte range {asked}")

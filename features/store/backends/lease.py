@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from feie.features.errors import StoreLockedError
+from feie.features.files import json_object
 
 _NO_EXCLUSIVE = (NotImplementedError, TypeError, ValueError)
 
@@ -162,10 +163,9 @@ class Lease:
         except FileNotFoundError:
             return None
         try:
-            found = json.loads(content)
+            return json_object(content)
         except ValueError:
             return {}
-        return found if isinstance(found, dict) else {}
 
     def _content(self) -> bytes:
         holder = {

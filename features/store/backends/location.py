@@ -7,11 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import zarr
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore
 
 from feie.features.errors import StoreError, StoreNotFoundError, UsageError, one_line
+from feie.features.store.backends.chunk_size import refuse_bomb
+from feie.features.store.backends.durable import DurableStore
 
 _EXTRAS = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
+
+
+class BoundedStore(FsspecStore):
+    """Objects of which no chunk unpacks to more than a chunk may have."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Read one key; see `FsspecStore.get`."""
+        found = await super().get(key, prototype, byte_range)
+        if found is not None:
+            refuse_bomb(key, found.to_bytes())
+        return found
 
 
 def is_url(location: str) -> bool:
@@ -53,7 +70,11 @@ def open_root(location: str, options: Mapping[str, Any] | None = None) -> zarr.G
     if options and not is_url(location):
         raise UsageError(f"storage options are for addresses; {location} is a path")
     try:
-        source = zarr_store(location, options) if is_url(location) else location
+        source = (
+            zarr_store(location, options)
+            if is_url(location)
+            else DurableStore(location, read_only=True)
+        )
         return zarr.open_group(source, mode="r", zarr_format=3, use_consolidated=False)
     except FileNotFoundError:
         raise StoreNotFoundError(
@@ -102,4 +123,4 @@ def zarr_store(url: str, options: Mapping[str, Any] | None = None) -> FsspecStor
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
     files, path = address(url, options)
-    return FsspecStore(AsyncFileSystemWrapper(files, asynchronous=True), read_only=True, path=path)
+    return BoundedStore(AsyncFileSystemWrapper(files, asynchronous=True), read_only=True, path=path)

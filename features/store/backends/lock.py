@@ -13,6 +13,7 @@ from types import TracebackType
 from filelock import FileLock, Timeout
 
 from feie.features.errors import StoreLockedError
+from feie.features.files import read_json, refuse_link, write_whole
 
 
 class WriterLock:
@@ -35,9 +36,13 @@ class WriterLock:
         ------
         StoreLockedError
             Somebody else holds it; the message names them.
+        LinkError
+            A file of the lock is a link.
         OSError
             The folder cannot be written.
         """
+        for path in (self._path, self._owner):
+            refuse_link(path)
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -51,14 +56,14 @@ class WriterLock:
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         try:
-            self._owner.write_text(json.dumps(owner), encoding="utf-8")
+            write_whole(self._owner, json.dumps(owner).encode(), sync=False)
         except OSError:
             self._lock.release()
             raise
 
     def _holder(self) -> str:
         try:
-            owner = json.loads(self._owner.read_text(encoding="utf-8"))
+            owner = read_json(self._owner)
             return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
         except (OSError, ValueError, KeyError, TypeError):
             return "its name could not be read"

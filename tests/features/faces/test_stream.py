@@ -10,8 +10,14 @@ import pytest
 from feie.features.errors import MissingWeightsError, UsageError, VideoError
 from feie.features.faces.align import ARCFACE_TEMPLATE, align_face
 from feie.features.faces.detectors import Detector, Faces, load_detector
-from feie.features.faces.stream import FaceChunk, FaceOptions, FaceStream, face_chunks
+from feie.features.faces.stream import FaceChunk, FaceOptions, FaceStream
 from feie.features.video.sources import Source, discover
+
+
+def face_chunks(*given, **named):
+    """Iterate over the main face of a source; see `FaceStream`."""
+    with FaceStream(*given, **named) as stream:
+        yield from stream
 
 
 class Squares:

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 import feie
 from feie.cli import app
 from feie.features.errors import StoreError, StoreLockedError, StoreMismatchError
-from feie.features.store.backends.bucket import place_of
 from feie.features.store.backends.lease import Lease
+from feie.features.store.backends.opening import backend_of
 from feie.features.store.writer import StoreWriter
 
 ARRAYS = ("affect", "time", "valid", "face_score", "bbox", "landmarks")
@@ -54,8 +54,8 @@ def s3():
 
 def quick(store: str, beat: float = 0.05, patience: float = 0.4, **options) -> Lease:
     """A lease of a store that is given up soon."""
-    place = place_of(store)
-    return Lease(place._files, place._path, beat=beat, patience=patience, **options)
+    backend = backend_of(store)
+    return Lease(backend._files, backend._path, beat=beat, patience=patience, **options)
 
 
 @pytest.fixture
@@ -233,16 +233,16 @@ def test_a_writer_stopped_in_mid_commit_asks_before_the_next_write(
     slept = StoreWriter(store, settings).__enter__()
     slept.append(record("a", 10))
     slept.commit()
-    slept._place._lease._done.set()
-    slept._place._lease._keeper.join()
-    slept._place.confirm()  # a commit begins, and here the machine falls asleep
+    slept._backend._lease._done.set()
+    slept._backend._lease._keeper.join()
+    slept._backend.confirm()  # a commit begins, and here the machine falls asleep
     with StoreWriter(store, settings) as heir:
         heir.append(record("b", 10))
     before = everything(files)
     with pytest.raises(StoreLockedError, match="taken over"):
         slept._write([record("c", 10)])
     assert everything(files) == before
-    slept._place.release()
+    slept._backend.release()
 
 
 @pytest.mark.parametrize("answer", ["lost", "no such thing"])
@@ -327,8 +327,8 @@ def test_a_holder_taken_for_dead_writes_no_more(memory, settings, record, quickl
     slept = StoreWriter(store, settings).__enter__()
     slept.append(record("a", 10))
     slept.commit()
-    slept._place._lease._done.set()  # its machine sleeps
-    slept._place._lease._keeper.join()
+    slept._backend._lease._done.set()  # its machine sleeps
+    slept._backend._lease._keeper.join()
     with StoreWriter(store, settings) as heir:
         heir.append(record("b", 10))
         heir.commit()

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from feie.features.errors import StoreVersionError
 from feie.features.store.check import check_store
@@ -108,6 +109,10 @@ BREAKS = {
     "S13 control": lambda p: put(p, "video/id", 1, "a\nb"),
     "S14 share": lambda p: put(p, "video/faces", 1, 0.5),
     "S15 no checksum": lambda p: retype(p, "face_score", compressors=None),
+    "S16 a codec that announces nothing": lambda p: retype(
+        p, "face_score", compressors=[ZstdCodec(), Crc32cCodec()]
+    ),
+    "S16 large chunks": lambda p: retype(p, "time", chunks=(1 << 26,)),
     "S15 flipped bit": lambda p: flip(p, "affect/c"),
 }
 

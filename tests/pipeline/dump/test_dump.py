@@ -338,7 +338,7 @@ def test_it_says_what_it_is(store, tmp_path, form):
     if form in FOLDERS:
         beside, sheet, folder = out / "provenance.json", out / "README.md", out
     else:
-        sheet, beside = dump_files.sidecars(out)
+        sheet, beside = dump_files.sheet_of(out), dump_files.provenance_of(out)
         folder = tmp_path
     said = json.loads(beside.read_text())
     assert said["store"]["provenance"] == dict(open_store(store).provenance)

@@ -368,7 +368,7 @@ def test_an_unwritable_disk_is_one_clear_error(study, tmp_path, monkeypatch):
     real = os.fsync
 
     def no_space(descriptor):
-        if any(full.glob("*/training.csv.*.partial")):
+        if any(full.glob("*/.training.csv.*.partial")):
             raise OSError(28, "No space left on device")
         real(descriptor)
 

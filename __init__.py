@@ -32,9 +32,11 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     if not name.startswith("_"):
-        from feie.pipeline.jobs import JOBS, job
+        from feie.pipeline.jobs import JOBS
 
         if name in JOBS:
+            from feie.pipeline.functions import job
+
             return job(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

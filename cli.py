@@ -29,7 +29,8 @@ from feie import __version__
 from feie.features.errors import FeieError, TermsError, UsageError
 from feie.features.text import suggest
 from feie.pipeline import stopping
-from feie.pipeline.jobs import COMMANDS, command_model, command_run, problems
+from feie.pipeline.functions import problems
+from feie.pipeline.jobs import COMMANDS, command_model, command_run
 
 if TYPE_CHECKING:
     from feie.pipeline.options import Option
@@ -251,20 +252,14 @@ def _perform(command: str, given: dict[str, Any], as_json: bool) -> None:
 def _result(command: str, given: dict[str, Any]) -> Result:
     from pydantic import ValidationError
 
-    from feie.pipeline.options import assembled, options_of
+    from feie.pipeline.options import options_of
 
     model = command_model(command)
-    known = options_of(model)
-
-    def called(name: str) -> str:
-        if name not in known or (known[name].flag.argument and not known[name].flag.names):
-            return name.upper()
-        return known[name].names[0]
-
     try:
-        options = model(**assembled(model, given))
+        options = model(**given)
     except ValidationError as error:
-        for problem in problems(error, command, called):
+        called = {name: option.typed_as for name, option in options_of(model).items()}
+        for problem in problems(error, called):
             _complain(problem)
         raise typer.Exit(2) from None
     with stopping.stoppable(), Reporter() as reporter:

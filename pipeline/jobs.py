@@ -1,4 +1,4 @@
-"""The table of jobs: what the command line offers, what ``feie.train_head(…)`` calls.
+"""The table of jobs: what the command line offers, and what there is in Python.
 
 Nothing else lists jobs. A new one is a module with a function ``run`` that takes one options
 model, and an entry here.
@@ -6,18 +6,10 @@ model, and an entry here.
 
 from __future__ import annotations
 
-import inspect
-import os
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
 from typing import Any
-
-from feie.features.errors import UsageError
-from feie.features.text import suggest
-from feie.pipeline.progress import ProgressCallback, silent
 
 
 @dataclass(frozen=True)
@@ -313,6 +305,12 @@ def options_model(name: str) -> Any:
     return _found(JOBS[name].options)
 
 
+def job_run(name: str) -> Callable[..., Any]:
+    """Give the function that carries a job out."""
+    run: Callable[..., Any] = _found(JOBS[name].run).run
+    return run
+
+
 def command_model(command: str) -> Any:
     """Give the pydantic model of a command's options."""
     return _found(COMMANDS[command].front or COMMANDS[command].options)
@@ -323,120 +321,3 @@ def command_run(command: str) -> Callable[..., Any]:
     found = COMMANDS[command]
     run: Callable[..., Any] = _found(found.front.partition(":")[0] or found.run).run
     return run
-
-
-@cache
-def job(name: str) -> Callable[..., Any]:
-    """Give a job as a function of its options by name, with ``progress`` beside them.
-
-    The function returns the job's result, a pydantic model, and raises `UsageError` for options
-    that make no sense and the job's own errors, all of them `FeieError`.
-
-    Parameters
-    ----------
-    name : str
-        One of `JOBS`.
-    """
-    from feie.pipeline.options import options_of
-
-    module, model = _found(JOBS[name].run), options_model(name)
-
-    def function(*, progress: ProgressCallback = silent, **options: Any) -> Any:
-        return module.run(_checked(name, model, options), progress)
-
-    function.__name__ = function.__qualname__ = name
-    function.__module__ = "feie"
-    function.__doc__ = _documented(name, module.run, model)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [
-        inspect.Parameter(
-            option.name,
-            keyword,
-            annotation=option.annotation,
-            default=inspect.Parameter.empty if option.required else option.default,
-        )
-        for option in options_of(model).values()
-    ]
-    parameters.append(
-        inspect.Parameter("progress", keyword, annotation=ProgressCallback, default=silent)
-    )
-    returned = inspect.signature(module.run).return_annotation
-    signature = inspect.Signature(parameters, return_annotation=returned)
-    function.__signature__ = signature  # type: ignore[attr-defined]
-    return function
-
-
-def _documented(name: str, run: Callable[..., Any], model: Any) -> str:
-    """Write the docstring: what `run` says, then the options, then the other sections of it."""
-    from feie.pipeline.options import options_of
-
-    about, mark, sections = (inspect.getdoc(run) or name).partition("\n\nRaises\n")
-    lines = [about, "", "Parameters", "----------"]
-    for option in options_of(model).values():
-        kind = getattr(option.annotation, "__name__", str(option.annotation))
-        lines.append(f"{option.name} : {kind.replace('typing.', '')}")
-        if option.help:
-            lines.append(f"    {option.help}")
-    lines += ["progress : callable", "    Called with every `feie.pipeline.progress.Progress`."]
-    if command := JOBS[name].command:
-        lines[0] += f"\n\nThe same as ``feie {command}``; see ``feie {command} --help``."
-    return "\n".join(lines) + mark + sections
-
-
-def _checked(name: str, model: Any, options: Mapping[str, Any]) -> Any:
-    """Build the options; what does not fit becomes one clear sentence."""
-    from pydantic import ValidationError
-
-    from feie.pipeline.options import assembled, options_of
-
-    known = options_of(model)
-    renamed = {old.strip("-").replace("-", "_"): o for o in known.values() for old in o.old_names}
-    given = {}
-    for option, value in options.items():
-        if option in known:
-            given[option] = _plain(value)
-        elif option in renamed:
-            now = renamed[option].name
-            warnings.warn(f"{name}: {option} is called {now} now", FutureWarning, stacklevel=4)
-            given[now] = _plain(value)
-        else:
-            raise UsageError(f"{name} has no option {option!r}{suggest(option, known)}")
-    try:
-        return model(**assembled(model, given))
-    except ValidationError as error:
-        raise UsageError("; ".join(problems(error, name, str))) from None
-
-
-def problems(error: Any, subject: str, called: Callable[[str], str]) -> list[str]:
-    """Say what a pydantic error found wrong, a sentence a field.
-
-    Parameters
-    ----------
-    error : ValidationError
-    subject : str
-        What is spoken of where the problem is one of several options at once.
-    called : callable
-        Gives what the caller knows an option as, such as ``--batch-size``.
-    """
-    found = []
-    for problem in error.errors():
-        place = [str(part) for part in problem["loc"] if not isinstance(part, int)]
-        said = problem["msg"].removeprefix("Value error, ")
-        if not place:  # about several options at once; it names them itself
-            found.append(said)
-        elif problem["type"] == "extra_forbidden":
-            found.append(f"{called(place[-1])} would do nothing here: leave it out")
-        elif problem["type"] == "missing":
-            found.append(f"{called(place[-1])} is missing")
-        else:
-            found.append(f"{called(place[-1])}: {said} (got {problem['input']!r})")
-    return found or [f"{subject}: {error}"]
-
-
-def _plain(value: Any) -> Any:
-    """Write paths as text, which fits options that are paths and those that may be addresses."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return value

@@ -1,8 +1,8 @@
 """What an option is called and says on a command line, declared where the option is declared.
 
 Knows no command line: `feie.cli` turns the fields of an options model into a command, and
-`pipeline.jobs` into the signature of a function. Both see a model as `options_of` shows it, and
-give back what was chosen through `assembled`.
+`pipeline.jobs` into the signature of a function. Both see a model as `options_of` shows it: flat.
+A model with a choice of parts, such as heads, takes the options of the part beside its own.
 """
 
 from __future__ import annotations
@@ -123,6 +123,12 @@ class Option:
         return first, *self.flag.also
 
     @property
+    def typed_as(self) -> str:
+        """What messages call it: its name, or its place where it has no other."""
+        by_place = self.flag.argument and not self.flag.names
+        return self.name.upper() if by_place else self.names[0]
+
+    @property
     def old_names(self) -> tuple[str, ...]:
         """What it was called before."""
         return self.flag.names[1:]
@@ -203,32 +209,6 @@ def _members(field: FieldInfo) -> dict[str, type[BaseModel]]:
         if get_origin(told) is Literal:
             members |= dict.fromkeys(get_args(told), model)
     return members
-
-
-def assembled(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Put options by name into the shape of their model.
-
-    Raises
-    ------
-    UsageError
-        An option that belongs to another choice, such as that of another head.
-    """
-    known, values, parts = options_of(model), dict(given), {}
-    for name, field in model.model_fields.items():
-        if not _members(field):
-            continue
-        of_it = {o.name: o for o in known.values() if o.choice == name}
-        chosen = values.get(name, known[name].default)
-        if not isinstance(chosen, str):  # a model of the union: nothing to put together
-            continue
-        inner = {n: values.pop(n) for n in of_it if n in values}
-        for option in (of_it[n] for n in inner):
-            if chosen not in option.kinds:
-                place = " or ".join(f"{known[name].names[0]} {kind}" for kind in option.kinds)
-                raise UsageError(f"{option.names[0]} belongs to {place}")
-        if inner or name in values:
-            parts[name] = {str(field.discriminator): chosen, **inner}
-    return {**values, **parts}
 
 
 def gathered(

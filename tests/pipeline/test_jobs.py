@@ -17,7 +17,8 @@ import pytest
 
 import feie
 from feie.features.errors import StoreNotFoundError, UsageError
-from feie.pipeline.jobs import JOBS, job
+from feie.pipeline.functions import job
+from feie.pipeline.jobs import JOBS
 
 
 def test_importing_and_listing_loads_nothing_heavy():

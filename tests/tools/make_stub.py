@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import feie
-from feie.pipeline.jobs import JOBS, job, options_model
+from feie.pipeline.functions import job
+from feie.pipeline.jobs import JOBS, options_model
 from feie.pipeline.options import options_of
 
 HEAD = '''"""What type checkers see of feie; made by tests/tools/make_stub.py, not by hand."""

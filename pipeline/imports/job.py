@@ -19,7 +19,7 @@ from feie.features.store.reader import Store, open_store, read_attributes
 from feie.features.store.records import StoreSettings
 from feie.features.store.writer import StoreWriter
 from feie.pipeline.imports.options import ImportFeaturesOptions
-from feie.pipeline.imports.plan import Plan, Task, plan
+from feie.pipeline.imports.plan import Plan, Task, plan, timed_otherwise
 from feie.pipeline.imports.records import UNTIMED, record_of, said_before, untimed
 from feie.pipeline.known import Held, refuse_track_names
 from feie.pipeline.progress import Progress, ProgressCallback, silent
@@ -133,12 +133,23 @@ def run(
         raise UsageError(f"{options.source} does not exist; give a file or a folder of features")
     store = _there(options)
     form = _format(options, store)
+    if store is not None and options.fps is None:
+        # A store goes on as it was begun.
+        options = options.model_copy(update={"fps": store.provenance["options"].get("import_fps")})
     files = form.open(options.source, options.reading())
     if options.all_faces:
         refuse_track_names(files.files)
-    known = pd.DataFrame(columns=["status", "message"]) if store is None else store.videos
+    known = pd.DataFrame(columns=["status", "message"])
+    stale: list[str] = []
+    if store is not None:
+        stale = timed_otherwise(store, options.fps)
+        # What has no fingerprint is read again.
+        known = store.videos.copy()
+        known.loc[stale, "fingerprint"] = ""
     held = Held(known, options.all_faces)
     todo = plan(files, held, progress)
+    if stale:
+        _refuse_lost(options, stale, held, todo)
     result = ImportFeaturesResult(
         store=str(options.store),
         format=form.name,
@@ -152,6 +163,16 @@ def run(
         return result
     _import(options, store, files, todo, held, result, progress)
     return result
+
+
+def _refuse_lost(options: ImportFeaturesOptions, stale: list[str], held: Held, todo: Plan) -> None:
+    """Refuse other times where some videos would keep their old ones."""
+    again = {name for task in todo.tasks for base in task.wanted for name in held.ids(base)}
+    if lost := [name for name in stale if name not in again]:
+        raise UsageError(
+            f"{len(lost)} videos of {options.store} are not in {options.source}, e.g. {lost[0]!r}, "
+            f"and would keep their old times: give all its files with --fps, or another --store"
+        )
 
 
 def _format(options: ImportFeaturesOptions, store: Store | None) -> Format:
@@ -329,4 +350,5 @@ def _settings(
             "command": "import",
             "arguments": options.arguments(format_name),
         },
+        corrected=frozenset({"import_fps"}),
     )

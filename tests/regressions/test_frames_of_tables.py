@@ -191,6 +191,38 @@ def test_stamps_that_are_all_alike_time_nothing(tmp_path, tool):
     assert video.fps == FPS
 
 
+def test_a_later_rate_corrects_a_store(tmp_path):
+    source, store = tmp_path / "in", tmp_path / "s.zarr"
+    source.mkdir()
+    for name in "abc":
+        openface(source / f"{name}.csv", range(FRAMES), 0.001)
+    imported(source, store)
+    openface(source / "d.csv", range(FRAMES), 0.0)
+    assert list(imported(source, store).failures) == ["d"]
+
+    def stop(event):
+        if event.stage == "videos" and event.done == 2:
+            raise KeyboardInterrupt
+
+    options = ImportFeaturesOptions(source=source, store=store, fps=FPS, commit_videos=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(options, stop)
+    # The run that goes on need not say it again.
+    result = imported(source, store)
+    assert (result.imported, result.skipped, result.failed) == (2, 2, 0)
+    found = open_store(store)
+    assert found.provenance["options"]["import_fps"] == FPS
+    for name in "abcd":
+        np.testing.assert_allclose(found[name].time, np.arange(FRAMES) / FPS)
+    assert not check_store(store)
+    assert imported(source, store, fps=FPS).skipped == 4
+
+    (source / "a.csv").unlink()
+    with pytest.raises(UsageError, match=r"1 videos .* e\.g\. 'a', .*keep their old times"):
+        imported(source, store, fps=50)
+    assert open_store(store).fingerprint == found.fingerprint
+
+
 @pytest.mark.parametrize("tool", [faces, array])
 def test_an_implausible_rate_is_spoken_of(tmp_path, tool):
     tool(tmp_path / "v.csv", FRAMES, 0.001)

@@ -211,8 +211,8 @@ def refuse_standing(stamps: NDArray[np.float64]) -> None:
 def _step(steps: NDArray[np.float64]) -> int:
     """Frames from one row to the next: files of every k-th frame leave nothing out.
 
-    A face that is seen a few times is no such file, though gaps of any length have a factor k in common by
-    chance, n of them with a probability of some k ** (1 - n).
+    A face that is seen a few times is no such file, though gaps of any length have a factor k in
+    common by chance, n of them with a probability of some k ** (1 - n).
     """
     common = int(np.gcd.reduce(steps.astype(np.int64))) if len(steps) else 1
     return common if (len(steps) - 1) * np.log(common) >= _SURE else 1

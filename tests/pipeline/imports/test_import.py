@@ -565,8 +565,6 @@ def test_other_options_do_not_mix(tmp_path):
     openface(tmp_path / "a.csv", 4)
     store = tmp_path / "s.zarr"
     imported(tmp_path / "a.csv", store, groups=("au_r",))
-    with pytest.raises(StoreMismatchError, match=r"import_fps = None, now it is 25"):
-        imported(tmp_path / "a.csv", store, groups=("au_r",), fps=25)
     with pytest.raises(StoreMismatchError, match="import_groups"):
         imported(tmp_path / "a.csv", store)
 

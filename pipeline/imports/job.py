@@ -244,7 +244,7 @@ def _import(
                 result.replaced += row is not None and row["status"] == OK
             rate = round(result.frames / max(time.monotonic() - started, 1e-9))
             info = {"frames/s": rate, "failed": len(result.failures)}
-            text = f"{base}: {message}" if message else ""
+            text = f"{records[0].id}: {message}" if message else ""
             progress(Progress("videos", len(done), total, info, text))
     result.seconds = round(time.monotonic() - started, 3)
     result.frames_per_second = round(result.frames / max(result.seconds, 1e-9), 1)

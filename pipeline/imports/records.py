@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from feie.features.store.records import VideoRecord
 from feie.features.video.sources import Source
 from feie.pipeline.imports.plan import digest
 
+_NOT_IN_IDS = re.compile(r"[\x00-\x1f\x7f\\%]")
 UNTIMED = "its frames are counted, not timed: say how many there are a second with --fps"
 
 
@@ -90,7 +92,7 @@ def _or_nan(values: NDArray[np.float32] | None, shape: tuple[int, ...]) -> NDArr
 def _failure(video_id: str, file: Source, message: str) -> VideoRecord:
     none = np.empty(0, np.float32)
     return VideoRecord(
-        id=video_id if is_plain_id(video_id) else file.video_id,
+        id=_plain(video_id),
         source=file.relative,
         size=file.size,
         mtime_ns=file.mtime_ns,
@@ -106,6 +108,18 @@ def _failure(video_id: str, file: Source, message: str) -> VideoRecord:
         landmarks=none.reshape(0, 5, 2),
         message=message,
     )
+
+
+def _plain(video_id: str) -> str:
+    """Give an id that a store may hold; what it may not is percent-encoded, so that none is lost.
+
+    Different ids stay different.
+    """
+    if is_plain_id(video_id):
+        return video_id
+    text = _NOT_IN_IDS.sub(lambda found: f"%{ord(found[0]):02X}", video_id)
+    parts = [part if part.strip(".") else part.replace(".", "%2E") for part in text.split("/")]
+    return "/".join(part or "%" for part in parts)
 
 
 def said_before(records: Sequence[VideoRecord], known: pd.DataFrame) -> bool:

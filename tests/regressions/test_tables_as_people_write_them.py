@@ -16,7 +16,11 @@ from feie.features.errors import LabelError, UsageError
 from feie.features.store.reader import open_store
 from feie.features.table_text import dialect_of
 from feie.heads.data.labels import load_labels
+from feie.pipeline.evaluate.job import EvaluateOptions
+from feie.pipeline.evaluate.job import run as evaluate
 from feie.pipeline.imports.job import ImportFeaturesOptions, run
+from feie.pipeline.train.job import run as train_head
+from feie.pipeline.train.options import TrainHeadOptions
 
 PLAIN = "id,split,Joy,Fear\na,train,0.25,1\nb,val,0.5,0\n"
 WANTED = [[0.25, 1], [0.5, 0]]
@@ -81,7 +85,7 @@ def test_commas_in_names_separate_nothing(tmp_path, quote):
             r"Joy of 'a' is '0,25', not a number; write a point for the decimal comma",
         ),
         (
-            PLAIN.replace("\na,", '\n"Which video?","Which part?","How much joy?",How much fear?\na,'),
+            PLAIN.replace("\na,", '\n"Which video?",Part?,"How much joy?",How much fear?\na,'),
             r"row 2 holds text over numbers, such as 'How much joy\?' in Joy; .*delete it",
         ),
         (
@@ -100,7 +104,7 @@ def test_what_is_not_is_named_with_its_cure(tmp_path, text, message):
 
 
 def test_a_slip_in_one_cell_is_no_second_header(tmp_path):
-    with pytest.raises(LabelError, match="Joy of 'a' is '0.2.5', not a number"):
+    with pytest.raises(LabelError, match=r"Joy of 'a' is '0\.2\.5', not a number"):
         labels_of(tmp_path, PLAIN.replace("0.25", "0.2.5") + "c,val,1,1\nd,val,1,1\n")
 
 
@@ -150,7 +154,7 @@ def test_other_files_that_are_none(tmp_path, name, text, message):
         labels_of(tmp_path, text, name)
 
 
-# ---- codes for missing labels ---------------------------------------------------------------------
+# ---- codes for missing labels -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -173,13 +177,13 @@ def test_codes_beside_a_range_are_spoken_of_and_can_be_named(tmp_path, code, oth
     notes = labels_of(tmp_path, text).notes
     said = [note for note in notes if f"--missing-label {code:g}" in note]
     assert len(said) == spoken
-    assert not spoken or "Joy (2 of 5)" in said[0] and "Fear" not in said[0]
+    assert not spoken or ("Joy (2 of 5)" in said[0] and "Fear" not in said[0])
     named = labels_of(tmp_path, text, missing=[code])
     assert not any("--missing-label" in note for note in named.notes)
     np.testing.assert_array_equal(named.values[:, 0], [np.nan, *others, np.nan])
 
 
-# ---- features -------------------------------------------------------------------------------------
+# ---- features -----------------------------------------------------------------------------------
 
 FEATURES = "time,a,b\n0.0,0.5,1\n0.1,0.25,0\n"
 
@@ -235,3 +239,27 @@ def test_features_that_are_no_such_table(tmp_path, text, message):
 def test_names_that_are_numbers_are_names(header):
     text = f"{header}\n{','.join(['0.5'] * (header.count(',') + 1))}\n"
     assert not dialect_of(text.encode()).lacks_header
+
+
+@pytest.fixture
+def coded(example_folder, tmp_path):
+    """The example's labels with a third target, of which -1 stands in one row of the test split."""
+    text = (example_folder / "labels.csv").read_text()
+    for video in ("face-003", "face-004"):
+        text = text.replace(f"{video},train", f"{video},test")
+    lines = text.splitlines()
+    thirds = ["Joy", "0.5", "0.25", "0.75", "-1", "0.1", "0.2"]
+    labels = tmp_path / "labels.csv"
+    labels.write_text("\n".join(f"{a},{b}" for a, b in zip(lines, thirds, strict=True)) + "\n")
+    return {"store": str(example_folder / "features.zarr"), "labels": labels}
+
+
+def test_a_run_knows_its_codes_and_evaluate_takes_them(coded, tmp_path):
+    short = {"epochs": 1, "width": 4, "t": 8, "name": "a", "runs": tmp_path / "runs"}
+    train_head(TrainHeadOptions(**coded, **short, missing_label="-1,-5"))
+    noted = json.loads((tmp_path / "runs" / "a" / "head.json").read_text())
+    assert (noted["labels"]["missing_label"], noted["targets"][-1]) == ([-1, -5], "Joy")
+    given = {"run": tmp_path / "runs" / "a", "split": "test"}
+    with pytest.raises(LabelError, match="1 labels of split 'test' are missing"):
+        evaluate(EvaluateOptions(**given))
+    evaluate(EvaluateOptions(**given, missing_label=(-7,)))

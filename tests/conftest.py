@@ -165,8 +165,14 @@ def browser(tmp_path_factory):
         pytest.skip(f"no browser on the path ({', '.join(names)})")
     profile = tmp_path_factory.mktemp("chromium")
 
-    def visit(page: Path) -> tuple[str, list[str]]:
-        command = [program, "--headless=new", "--no-sandbox", "--disable-gpu"]
+    def visit(page: Path, width: int = 1280) -> tuple[str, list[str]]:
+        command = [
+            program,
+            f"--window-size={width},600",
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+        ]
         command += ["--disable-dev-shm-usage", "--enable-logging=stderr", "--dump-dom"]
         command += [f"--user-data-dir={profile}", "--virtual-time-budget=4000"]
         done = subprocess.run(

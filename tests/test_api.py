@@ -180,6 +180,20 @@ def test_xarray_is_ragged_and_reads_what_is_used(tmp_path, settings, record):
     np.testing.assert_array_equal(au.values, store["a"].aus[1])
 
 
+def test_xarray_writes_the_oldest_netcdf_too(store, tmp_path):
+    """Report: `to_xarray().to_netcdf(…)` ends in a KeyError with netCDF 3."""
+    import xarray
+
+    data = store.to_xarray()
+    data.to_netcdf(tmp_path / "s.nc", engine="scipy", format="NETCDF3_64BIT")
+    with xarray.open_dataset(tmp_path / "s.nc", engine="scipy") as read:
+        np.testing.assert_array_equal(read["affect"], data["affect"])
+        np.testing.assert_array_equal(read["valid"].astype(bool), data["valid"])
+        assert read["video"].values.astype(str).tolist() == store.ids
+        assert read["column"].values.astype(str).tolist() == list(store.columns)
+        assert read["bbox"].attrs["order"] == "x0, y0, x1, y1"
+
+
 def test_xarray_reads_no_frame_before(store, monkeypatch):
     def fail(*_):
         raise AssertionError("read")

@@ -45,6 +45,8 @@ def recognise(root: Path) -> Format:
     for known in formats().values():
         if known.recognises(root, sample):
             return known
+    if sample.fault:
+        raise UsageError(sample.fault)
     raise UsageError(
         f"{sample.first} is of no known format; say which with --format ({', '.join(formats())})"
     )

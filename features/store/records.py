@@ -115,6 +115,8 @@ class StoreSettings:
         0 for none.
     session : dict
         What may differ from run to run, ``versions`` of libraries above all; kept a session.
+    corrected : frozenset of str
+        Options that a store may have had otherwise: all that it holds is made again.
     """
 
     schema: Schema
@@ -122,3 +124,4 @@ class StoreSettings:
     options: Mapping[str, Any]
     embedding_dim: int = 0
     session: Mapping[str, Any] = field(default_factory=dict)
+    corrected: frozenset[str] = frozenset()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -188,6 +188,8 @@ class StoreWriter:
                 self._latest[video_id] = row
         self.known = store.videos
         self._provenance: dict[str, Any] = dict(store.provenance)
+        corrected = {name: self._settings.options[name] for name in self._settings.corrected}
+        self._provenance["options"] = {**self._provenance["options"], **corrected}
         self._session: dict[str, Any] = {
             **self._settings.session,
             "started": _now(),
@@ -375,8 +377,10 @@ def _check_same(store: Store, settings: StoreSettings) -> None:
             f"{store.path} holds {_few(store.schema.columns)}; these are "
             f"{_few(settings.schema.columns)}: choose another --store"
         )
-    for part, wanted in (("extractor", settings.extractor), ("options", settings.options)):
-        _check_part(store.path, part, store.provenance[part], wanted)
+    _check_part(store.path, "extractor", store.provenance["extractor"], settings.extractor)
+    _check_part(
+        store.path, "options", store.provenance["options"], settings.options, settings.corrected
+    )
 
 
 def _few(columns: Sequence[str]) -> str:
@@ -385,9 +389,13 @@ def _few(columns: Sequence[str]) -> str:
 
 
 def _check_part(
-    path: str | Path, part: str, found: Mapping[str, Any], wanted: Mapping[str, Any]
+    path: str | Path,
+    part: str,
+    found: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    but: Set[str] = frozenset(),
 ) -> None:
-    for key in sorted({*found, *wanted}):
+    for key in sorted({*found, *wanted} - but):
         if found.get(key) != wanted.get(key):
             raise StoreMismatchError(
                 f"{path} was made with {part} {key} = {found.get(key)!r}, now it is "

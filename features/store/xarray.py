@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,9 +42,9 @@ def dataset(store: StoreContents) -> xarray.Dataset:
     for spec in frame_arrays(store.schema, int(store.has_embedding)):
         lazy = indexing.LazilyIndexedArray(_StoredArray(store, spec.name))
         about = {**spec.attributes, **store.array(spec.name).attrs}
-        about = {k: v for k, v in about.items() if k not in ("columns", "groups")}
+        about = {k: _plain(v) for k, v in about.items() if k not in ("columns", "groups")}
         variables[spec.name] = xarray.Variable(spec.dims, lazy, about)[rows]
-    about = {spec.name: dict(spec.attributes) for spec in VIDEO_ARRAYS}
+    about = {s.name: {k: _plain(v) for k, v in s.attributes.items()} for s in VIDEO_ARRAYS}
     for name in _OF_VIDEOS:
         variables[name] = xarray.Variable(("video",), good[name].to_numpy(), about[name])
     made_by = store.provenance["extractor"]["name"]
@@ -68,6 +69,14 @@ def _rows(
     if (offsets - offsets[0] == starts).all():
         return slice(int(offsets[0]), int(offsets[-1] + lengths[-1]))
     return np.repeat(offsets - starts, lengths) + np.arange(int(lengths.sum()))
+
+
+def _plain(value: Any) -> Any:
+    """Give an attribute as every version of netCDF has it: texts and numbers, no lists of texts."""
+    if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
+        return ", ".join(value)
+    plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return value if plain else json.dumps(value)
 
 
 def _groups(store: StoreContents) -> list[str]:

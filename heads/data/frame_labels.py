@@ -183,6 +183,11 @@ def _read_table(path: Path) -> FrameLabels:
         if (np.diff(numbers) == 0).any():
             raise LabelError(f"{path}: {str(video)!r} has two rows of one {place}")
     split, notes = _splits(path, videos, owner, find_column(cells, SPLIT_NAMES), cells)
+    if frame_column is not None and at.min() >= 1:
+        notes.append(
+            f"{path}: no video has a label of frame 0; frames count from 0 here, so subtract 1 "
+            f"from {place} if yours count from 1"
+        )
     return FrameLabels(
         path=path,
         sha256=table.sha256,

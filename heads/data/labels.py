@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feie.features.errors import LabelError
+from feie.features.table_text import NUMBER, cure_of
 from feie.heads.data.challenges import read_labels_at
 from feie.heads.data.tables import BLANKS, Table
 
@@ -36,6 +37,7 @@ _VIDEO_SUFFIX = re.compile(
     r"\.(mp4|m4v|mkv|avi|mov|webm|mpg|mpeg|flv|gif|ts|mts|wmv|ogv|3gp)$", re.IGNORECASE
 )
 _WRAPPED = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]|'(.*)'|\"(.*)\"", re.DOTALL)
+_MISSING_CODES = (-1.0, -5.0, -9.0, -99.0, -999.0, 99.0, 999.0, 9999.0)
 VAL_SHARE = TEST_SHARE = 0.15
 
 
@@ -138,8 +140,10 @@ class Labels:
             )
 
 
-def load_labels(path: str | Path, targets: Sequence[str] = ()) -> Labels:
-    """Read a CSV (comma, semicolon or tab) or Parquet file of labels.
+def load_labels(
+    path: str | Path, targets: Sequence[str] = (), missing: Sequence[float] = ()
+) -> Labels:
+    """Read a file of labels: CSV, Parquet, Excel or JSON, see `feie.heads.data.tables.read_table`.
 
     Parameters
     ----------
@@ -149,6 +153,9 @@ def load_labels(path: str | Path, targets: Sequence[str] = ()) -> Labels:
     targets : sequence of str
         Columns to learn; by default every numeric column that is not known to be something else
         (id, split, subject, age, country, length, …), and a note says which these are.
+    missing : sequence of float
+        Numbers that stand for no label, as -1, -5 or 999 do in some data sets. Without them, a
+        note says where such a number stands beside labels of another range.
 
     Notes
     -----
@@ -172,9 +179,9 @@ def load_labels(path: str | Path, targets: Sequence[str] = ()) -> Labels:
     if id_column is None:
         raise LabelError(
             f"{path} has no id column: call it id, File_ID or Filename "
-            f"(its columns: {', '.join(table.columns)})"
+            f"(its columns: {', '.join(table.columns)}{_headless(table.columns)})"
         )
-    ids = _ids(path, table[id_column])
+    ids = _ids(read, table[id_column])
     split_column, subject_column = _find(names, SPLIT_NAMES), _find(names, _SUBJECT_NAMES)
     taken = {id_column, split_column, subject_column}
     known = {*ID_NAMES, *SPLIT_NAMES, *_SUBJECT_NAMES, *_OTHER_KNOWN}
@@ -182,7 +189,7 @@ def load_labels(path: str | Path, targets: Sequence[str] = ()) -> Labels:
         c for c in table.columns
         if c not in taken and names[c] not in known and not _LEFT_BY_PANDAS.fullmatch(names[c])
     ]  # fmt: skip
-    values, chosen, notes = _targets(read, ids, rest, tuple(targets))
+    values, chosen, notes = _targets(read, ids, rest, tuple(targets), tuple(missing))
     subjects = None
     if subject_column is not None:
         cells = zip(table[subject_column], ids, strict=True)
@@ -238,11 +245,19 @@ def find_column(table: pd.DataFrame, wanted: Sequence[str]) -> str | None:
     return _find({str(column): _plain(str(column)) for column in table.columns}, wanted)
 
 
-def _ids(path: Path, column: pd.Series) -> list[str]:
+def _headless(names: Sequence[str]) -> str:
+    numbers = [name for name in names if NUMBER.fullmatch(name)]
+    return "; are these values? Its first line must name the columns" if numbers else ""
+
+
+def _ids(table: Table, column: pd.Series) -> list[str]:
+    path = table.path
     ids = [normalise_id(str(cell)) for cell in column]
     empty = [i for i, video in enumerate(ids) if not video or video.lower() == "nan"]
     if empty:
-        raise LabelError(f"{path}: {len(empty)} rows have no id, the first is row {empty[0] + 2}")
+        raise LabelError(
+            f"{path}: {len(empty)} rows have no id, the first is row {table.line(empty[0])}"
+        )
     seen: set[str] = set()
     repeated = [video for video in ids if video in seen or seen.add(video)]  # type: ignore[func-returns-value]
     if repeated:
@@ -254,7 +269,11 @@ def _ids(path: Path, column: pd.Series) -> list[str]:
 
 
 def _targets(
-    table: Table, ids: Sequence[str], rest: Sequence[str], wanted: Sequence[str]
+    table: Table,
+    ids: Sequence[str],
+    rest: Sequence[str],
+    wanted: Sequence[str],
+    missing: Sequence[float],
 ) -> tuple[NDArray[np.float64], tuple[str, ...], list[str]]:
     path = table.path
     unknown = [name for name in wanted if name not in table.cells.columns]
@@ -262,28 +281,69 @@ def _targets(
         raise LabelError(
             f"{path} has no column {', '.join(unknown)} to learn; it has {', '.join(rest)}"
         )
+    read = {name: table.numbers(name) for name in wanted or rest}
+    _refuse_second_header(table, read)
     columns, text, notes = {}, [], []
-    for name in wanted or rest:
-        numbers, blank = table.numbers(name)
+    for name, (numbers, blank) in read.items():
         bad = np.flatnonzero(np.isnan(numbers) & ~blank)
+        cell = table.cells[name].iloc[bad[0]] if len(bad) else ""
         if blank.all() and not wanted:
             notes.append(f"{path}: column {name} is blank and is no target")
-        elif len(bad) and not wanted and 2 * len(bad) > int((~blank).sum()):
-            text.append(f"{name} holds text such as {table.cells[name].iloc[bad[0]]!r}")
+        elif len(bad) and not wanted and not cure_of(cell) and 2 * len(bad) > (~blank).sum():
+            text.append(f"{name} holds text such as {cell!r}")
             notes.append(f"{path}: column {name} holds text and is no target")
         elif len(bad):
             raise LabelError(
-                f"{path}: {name} of {ids[bad[0]]!r} is {table.cells[name].iloc[bad[0]]!r}, "
-                f"not a number"
+                f"{path}: {name} of {ids[bad[0]]!r} is {cell!r}, not a number{cure_of(cell)}"
             )
         else:
-            columns[name] = numbers
+            columns[name] = np.where(np.isin(numbers, missing), np.nan, numbers)
     if not columns:
         why = "".join(f"; {column}" for column in text[:3])
         raise LabelError(f"{path} has no numeric column to learn beside its ids{why}")
     if not wanted:
         notes.append(f"{path}: learning {', '.join(columns)} (--targets chooses others)")
-    return np.stack(list(columns.values()), axis=1), tuple(columns), notes
+    return np.stack(list(columns.values()), axis=1), tuple(columns), notes + _codes(path, columns)
+
+
+def _refuse_second_header(
+    table: Table, read: Mapping[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]
+) -> None:
+    """Refuse rows below the header that hold text over columns of numbers, as surveys write."""
+    text = {name: np.isnan(numbers) & ~blank for name, (numbers, blank) in read.items()}
+    if any(np.isfinite(numbers[0]) for numbers, _ in read.values()):
+        return
+    leading = {name: int(np.argmin(column)) for name, column in text.items() if not column.all()}
+    headed = {n: rows for n, rows in leading.items() if rows and not text[n][rows:].any()}
+    # One column may have a slip of the pen in its first row.
+    if len(headed) > 1:
+        name, rows = max(headed.items(), key=lambda pair: pair[1])
+        said = " and ".join(str(table.line(row)) for row in range(rows))
+        raise LabelError(
+            f"{table.path}: row {said} holds text over numbers, such as "
+            f"{table.cells[name].iloc[0]!r} in {name}; if it is a second header, delete it"
+        )
+
+
+def _codes(path: Path, columns: Mapping[str, NDArray[np.float64]]) -> list[str]:
+    """Speak of numbers that may stand for a missing label: far from all others, or below 0."""
+    found: dict[float, list[str]] = {}
+    for name, numbers in columns.items():
+        known = numbers[np.isfinite(numbers)]
+        others = known[~np.isin(known, _MISSING_CODES)]
+        if not len(others):
+            continue
+        far = 5 * np.abs(others).max()
+        for code in _MISSING_CODES:
+            count = int((known == code).sum())
+            if count and (abs(code) >= far > 0 or (code < 0 <= others.min())):
+                said = f"{name} ({count} of {len(known)})"
+                found.setdefault(code, []).append(said)
+    return [
+        f"{path}: {code:g} stands in {', '.join(names)}, far from the other labels; if it means "
+        f"that there is none, say --missing-label {code:g}"
+        for code, names in found.items()
+    ]
 
 
 def read_split(path: Path, ids: Sequence[str], column: pd.Series) -> NDArray[np.str_]:

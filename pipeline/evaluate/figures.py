@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from feie.features.pictures import colours, literal
+
+# isort: split
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -43,7 +45,7 @@ def bars(targets: Sequence[str], result: EvaluateResult) -> Figure:
     axes.plot([], [], "D", color=_ORANGE, ms=5, label="length alone")
     axes.plot([], [], color="#10314d", lw=2, label="95 % interval")
     axes.axvline(0, color=_GREY, lw=0.8)
-    axes.set_yticks(range(len(targets)), targets)
+    axes.set_yticks(range(len(targets)), [literal(name) for name in targets])
     axes.invert_yaxis()
     axes.set_xlabel("Pearson")
     _clean(axes)
@@ -66,7 +68,7 @@ def scatter(targets: Sequence[str], prediction: Array, truth: Array) -> Figure:
         shares = [s for s in np.array_split(np.argsort(p), 5) if len(s)]
         axes.plot([p[s].mean() for s in shares], [y[s].mean() for s in shares], "o-",
                   color=_ORANGE, ms=4, lw=1.4)  # fmt: skip
-        axes.set_title(name, fontsize=9)
+        axes.set_title(literal(name), fontsize=9)
         _clean(axes)
     figure.supxlabel("predicted", fontsize=9)
     figure.supylabel("given", fontsize=9)
@@ -98,11 +100,11 @@ def timeline(values: NDArray[np.float32], inputs: InputConfig) -> Figure:
     for axes, name in zip(figure.subplots(len(names), squeeze=False).ravel(), names, strict=True):
         columns = list(range(*inputs.groups[name]))
         moving = sorted(columns, key=lambda c: -float(np.nanstd(values[:, c])))[:_LINES]
-        colours = colormaps["tab10" if len(columns) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+        of_column = dict(zip(columns, colours([inputs.columns[c] for c in columns]), strict=True))
         for column in sorted(moving):
-            colour = colours[(column - columns[0]) % len(colours)]
-            axes.plot(values[:, column], lw=1.1, color=colour, label=inputs.columns[column])
-        axes.set_ylabel(name, fontsize=8)
+            label = literal(inputs.columns[column])
+            axes.plot(values[:, column], lw=1.1, color=of_column[column], label=label)
+        axes.set_ylabel(literal(name), fontsize=8)
         axes.margins(x=0)
         _clean(axes)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False)

@@ -7,6 +7,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from feie.features.pictures import literal
+
+# isort: split
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -139,7 +142,7 @@ def _course(prediction: Array, labels: Array) -> Figure:
         axes.plot(labels[:, place], color=_GIVEN, lw=2.2, label="given")
         axes.plot(prediction[:, place], color=_SAID, lw=1.2, label="predicted")
         axes.set_ylim(-1.05, 1.05)
-        axes.set_ylabel(name, fontsize=8)
+        axes.set_ylabel(literal(name), fontsize=8)
         axes.margins(x=0)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)

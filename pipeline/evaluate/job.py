@@ -35,6 +35,7 @@ from feie.pipeline.evaluate.checks import differences, leaks, log_test
 from feie.pipeline.options import Flag, Options
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.result import Cell, Result, Table, interval
+from feie.pipeline.train.options import MissingLabel
 
 if TYPE_CHECKING:
     from feie.pipeline.evaluate.frame_va import FrameAgainstResult, FrameEvaluateResult
@@ -60,6 +61,7 @@ class EvaluateOptions(Options):
     labels: Annotated[
         Path | None, Field(description="Other labels."), Flag(default="the run's own")
     ] = None
+    missing_label: MissingLabel = ()
     split: Annotated[
         SplitName,
         Field(description="The test split is used only with `--split test`; each use is logged."),
@@ -284,8 +286,11 @@ def run(
 def _evaluate(options: EvaluateOptions, scored: Run, progress: ProgressCallback) -> EvaluateResult:
     """Score a run whose heads give one prediction a video."""
     folder, targets, split = scored.folder, scored.targets, options.split
+    noted = scored.notes["labels"]
     labels = load_labels(
-        options.labels or Path(find_again(scored.notes["labels"], folder)), targets
+        options.labels or Path(find_again(noted, folder)),
+        targets,
+        options.missing_label or tuple(noted.get("missing_label", ())),
     )
     stores = stores_of(scored, options.store)
     joined = join_all(labels.of_split(split), stores, tolerance=options.unmatched)

@@ -39,7 +39,7 @@ from feie.pipeline.grid.tables import (
 from feie.pipeline.options import Flag, Names, Options, StoreArgument
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.result import Cell, Result, Table, failures
-from feie.pipeline.train.options import TrainHeadOptions
+from feie.pipeline.train.options import MissingLabel, TrainHeadOptions
 
 PLAN, TABLE, RUNS, PICTURE = "ablation.json", "table.csv", "runs.csv", "table.png"
 _STACK_ON_CPU = 8
@@ -77,6 +77,7 @@ class AblateOptions(Options):
     targets: Annotated[
         Names, Field(description="Label columns, comma-separated."), Flag(default="all")
     ] = ()
+    missing_label: MissingLabel = ()
     out: Annotated[
         Path | None,
         Field(description="Folder of runs and table."),
@@ -290,12 +291,15 @@ def run(options: AblateOptions, progress: ProgressCallback = silent) -> AblateRe
 
 def _plan(options: AblateOptions, rows: Sequence[Row]) -> dict[str, Any]:
     """Everything that a result depends on, after a check that store and labels serve every row."""
-    store, labels = open_store(options.store), load_labels(options.labels, options.targets)
+    store = open_store(options.store)
+    labels = load_labels(options.labels, options.targets, options.missing_label)
     for row in rows:
         pick_columns(store.schema, row.changes.get("subset", options.subset))
+    # Folders that were begun before there was such an option go on.
+    free = _FREE if options.missing_label else {*_FREE, "missing_label"}
     return {
         "format": "feie-ablation/1",
-        "options": options.model_dump(mode="json", exclude=_FREE),
+        "options": options.model_dump(mode="json", exclude=free),
         "store": store.fingerprint,
         "labels": labels.sha256,
     }

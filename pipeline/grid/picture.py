@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from feie.features.pictures import literal
+
+# isort: split
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -42,11 +45,11 @@ def draw_table(
         axes.plot(values, [place] * len(values), "o", color=SEED, ms=5, zorder=1)
         axes.errorbar(mean, place, xerr=sd, fmt="D", color=MEAN, ms=6, capsize=4, zorder=2)
     right = axes.secondary_yaxis("right")
-    right.set_yticks(range(len(names)), captions, fontsize="small")
+    right.set_yticks(range(len(names)), [literal(text) for text in captions], fontsize="small")
     right.tick_params(length=0)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [literal(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set(xlabel="mean Pearson over the targets, validation split", title=title)
+    axes.set(xlabel="mean Pearson over the targets, validation split", title=literal(title))
     axes.title.set_fontsize("medium")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(picture, dpi=120)

@@ -28,7 +28,7 @@ Notice = Callable[[str, int, str], None]
 """Called with a run's name, its epochs so far, and what failed (or nothing)."""
 
 READ = {"store", "labels", "subset", "targets", "t", "frame_stride", "missing", "long", "space",
-        "unmatched"}  # fmt: skip
+        "unmatched", "missing_label"}  # fmt: skip
 """Options that say what is read: runs that agree in them share it."""
 _FAREWELL = 10.0  # seconds given to workers to end by themselves
 

@@ -135,10 +135,12 @@ def run(options: SweepOptions, progress: ProgressCallback = silent) -> SweepResu
     names = [str(o.name) for o in wanted]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"{options.grid} names {min(twice)} more than once")
-    store, labels = open_store(options.base.store), load_labels(options.base.labels)
+    store = open_store(options.base.store)
+    labels = load_labels(options.base.labels, missing=options.base.missing_label)
+    free = _FREE if options.base.missing_label else {*_FREE, "missing_label"}
     plan = {
         "format": "feie-sweep/1",
-        "options": options.base.model_dump(mode="json", exclude=_FREE | set(points[0])),
+        "options": options.base.model_dump(mode="json", exclude=free | set(points[0])),
         "grid": sorted(points[0]),
         "store": store.fingerprint,
         "labels": labels.sha256,

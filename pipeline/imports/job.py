@@ -19,7 +19,7 @@ from feie.features.store.reader import Store, open_store, read_attributes
 from feie.features.store.records import StoreSettings
 from feie.features.store.writer import StoreWriter
 from feie.pipeline.imports.options import ImportFeaturesOptions
-from feie.pipeline.imports.plan import Plan, Task, plan
+from feie.pipeline.imports.plan import Plan, Task, plan, timed_otherwise
 from feie.pipeline.imports.records import UNTIMED, record_of, untimed
 from feie.pipeline.known import KnownVideos, refuse_track_names, said_before
 from feie.pipeline.progress import Progress, ProgressCallback, silent
@@ -133,12 +133,23 @@ def run(
         raise UsageError(f"{options.source} does not exist; give a file or a folder of features")
     store = _there(options)
     form = _format(options, store)
+    if store is not None and options.fps is None:
+        # A store goes on as it was begun.
+        options = options.model_copy(update={"fps": store.provenance["options"].get("import_fps")})
     files = form.open(options.source, options.reading())
     if options.all_faces:
         refuse_track_names(files.files)
-    videos = pd.DataFrame(columns=["status", "message"]) if store is None else store.videos
+    videos = pd.DataFrame(columns=["status", "message"])
+    stale: list[str] = []
+    if store is not None:
+        stale = timed_otherwise(store, options.fps)
+        # What has no fingerprint is read again.
+        videos = store.videos.copy()
+        videos.loc[stale, "fingerprint"] = ""
     known = KnownVideos(videos, options.all_faces)
     todo = plan(files, known, progress)
+    if stale:
+        _refuse_lost(options, stale, known, todo)
     result = ImportFeaturesResult(
         store=str(options.store),
         format=form.name,
@@ -152,6 +163,18 @@ def run(
         return result
     _import(options, store, files, todo, known, result, progress)
     return result
+
+
+def _refuse_lost(
+    options: ImportFeaturesOptions, stale: list[str], known: KnownVideos, todo: Plan
+) -> None:
+    """Refuse other times where some videos would keep their old ones."""
+    again = {name for task in todo.tasks for base in task.wanted for name in known.ids(base)}
+    if lost := [name for name in stale if name not in again]:
+        raise UsageError(
+            f"{len(lost)} videos of {options.store} are not in {options.source}, e.g. {lost[0]!r}, "
+            f"and would keep their old times: give all its files with --fps, or another --store"
+        )
 
 
 def _format(options: ImportFeaturesOptions, store: Store | None) -> Format:
@@ -223,7 +246,7 @@ def _import(
                 result.replaced += row is not None and row["status"] == OK
             rate = round(result.frames / max(time.monotonic() - started, 1e-9))
             info = {"frames/s": rate, "failed": len(result.failures)}
-            text = f"{base}: {message}" if message else ""
+            text = f"{records[0].id}: {message}" if message else ""
             progress(Progress("videos", len(done), total, info, text))
     result.seconds = round(time.monotonic() - started, 3)
     result.frames_per_second = round(result.frames / max(result.seconds, 1e-9), 1)
@@ -329,4 +352,5 @@ def _settings(
             "command": "import",
             "arguments": options.arguments(format_name),
         },
+        corrected=frozenset({"import_fps"}),
     )

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from feie.features.errors import UsageError, VideoError
 from feie.features.formats.reading.imported import FeatureFiles
+from feie.features.store.layout import OK
+from feie.features.store.reader import Store
 from feie.features.video.sources import Source, fingerprint
 from feie.pipeline.known import KnownVideos
 from feie.pipeline.progress import Progress, ProgressCallback
@@ -44,6 +48,24 @@ class Plan:
 
     videos: int
     tasks: list[Task]
+
+
+def timed_otherwise(store: Store, fps: float | None) -> list[str]:
+    """Give the good videos of a store whose times do not come of this option ``--fps``.
+
+    A session says by which it was written, so that what an interrupted run left is found, too.
+    """
+    made = store.provenance
+    if "import_format" not in made["options"]:
+        return []  # not of imported features: the writer says so
+    begun = made["options"].get("import_fps")
+    otherwise = np.zeros(store.committed, np.bool_)
+    for session in made["sessions"]:
+        arguments = session.get("arguments")
+        said = begun if arguments is None else arguments.get("fps")
+        otherwise[session["first"] : session["last"]] = said != fps
+    latest = store.rows[~store.rows["id"].duplicated(keep="last")]
+    return latest["id"][otherwise[latest.index] & (latest["status"] == OK)].tolist()
 
 
 @lru_cache(maxsize=64)

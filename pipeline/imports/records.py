@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +15,7 @@ from feie.features.store.records import VideoRecord
 from feie.features.video.sources import Source
 from feie.pipeline.imports.plan import digest
 
+_NOT_IN_IDS = re.compile(r"[\x00-\x1f\x7f\\%]")
 UNTIMED = "its frames are counted, not timed: say how many there are a second with --fps"
 
 
@@ -85,10 +88,22 @@ def _or_nan(values: NDArray[np.float32] | None, shape: tuple[int, ...]) -> NDArr
 
 def _failure(video_id: str, file: Source, message: str) -> VideoRecord:
     return VideoRecord.failure(
-        video_id if is_plain_id(video_id) else file.video_id,
+        _plain(video_id),
         message,
         source=file.relative,
         size=file.size,
         mtime_ns=file.mtime_ns,
         fingerprint=digest(file),
     )
+
+
+def _plain(video_id: str) -> str:
+    """Give an id that a store may hold; what it may not is percent-encoded, so that none is lost.
+
+    Different ids stay different.
+    """
+    if is_plain_id(video_id):
+        return video_id
+    text = _NOT_IN_IDS.sub(lambda found: f"%{ord(found[0]):02X}", video_id)
+    parts = [part if part.strip(".") else part.replace(".", "%2E") for part in text.split("/")]
+    return "/".join(part or "%" for part in parts)

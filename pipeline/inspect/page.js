@@ -8,15 +8,15 @@ const field = document.getElementById("filter"), kind = document.getElementById(
 const total = data.id.length;
 const number = (digits) => (v) => (v === null ? "" : v.toFixed(digits).replace(/^-(0\.0+)$/, "$1"));
 const columns = [
-  { name: "id", get: (i) => data.id[i], show: String, text: true, width: "26%" },
+  { name: "id", get: (i) => data.id[i], show: String, text: true, width: "26%", kept: true },
   { name: "frames", get: (i) => data.frames[i], show: String, width: "5.5rem" },
   { name: "seconds", get: (i) => data.seconds[i], show: number(1), width: "6rem" },
   { name: "face", get: (i) => (data.message[i] ? null : data.face[i]),
     show: (v) => (v === null ? "" : (100 * v).toFixed(1) + " %"), width: "5.5rem" },
 ];
 data.means.forEach((name, c) => {
-  if (c < data.courses.length) columns.push({ name: name, course: c, get: (i) => data.mean[c][i], width: "" });
-  columns.push({ name: c < data.courses.length ? "mean" : name, get: (i) => data.mean[c][i], show: number(2), width: "5rem" });
+  if (c < data.courses.length) columns.push({ name: name, course: c, get: (i) => data.mean[c][i], width: "", kept: true });
+  columns.push({ name: "mean " + name, get: (i) => data.mean[c][i], show: number(2), width: "5rem" });
 });
 if (data.top.length) {
   columns.push({ name: "expression", get: (i) => data.classes[data.top[i]] || "", show: String, text: true, width: "7rem" });
@@ -28,7 +28,9 @@ const kinds = [
   ["face in less than half", (i) => !data.message[i] && data.face[i] < 0.5],
   ["face in less than 90 %", (i) => !data.message[i] && data.face[i] < 0.9],
 ];
-let order = [], sorted = 0, down = false, first = -1, last = -1;
+let order = [], sorted = columns[0], down = false, first = -1, last = -1, shown = columns;
+// A narrow window keeps the ids and the curves; the figures stand in a wide one.
+const narrow = window.matchMedia("(max-width: 52rem)");
 
 function select() {
   const text = field.value.toLowerCase(), keep = kinds[kind.selectedIndex][1];
@@ -36,7 +38,7 @@ function select() {
   for (let i = 0; i < total; i++) {
     if (keep(i) && (!text || data.id[i].toLowerCase().includes(text) || data.message[i].toLowerCase().includes(text))) order.push(i);
   }
-  const get = columns[sorted].get, sign = down ? -1 : 1;
+  const get = sorted.get, sign = down ? -1 : 1;
   order.sort((a, b) => {
     const x = get(a), y = get(b);
     if (x === y) return a - b;
@@ -85,7 +87,7 @@ function spark(c, i) {
 function space(height) {
   const row = document.createElement("tr"), cell = document.createElement("td");
   row.className = "space";
-  cell.colSpan = columns.length;
+  cell.colSpan = shown.length;
   cell.style.height = height + "px";
   row.appendChild(cell);
   return row;
@@ -94,12 +96,12 @@ function space(height) {
 function line(i) {
   const row = document.createElement("tr"), message = data.message[i];
   if (message) row.className = "failed";
-  for (const column of columns) {
+  for (const column of shown) {
     const cell = document.createElement("td");
     if (column.text) cell.className = "text";
     if (message && column !== columns[0]) {
       cell.className = "text";
-      cell.colSpan = columns.length - 1;
+      cell.colSpan = shown.length - 1;
       cell.textContent = cell.title = message;
       row.appendChild(cell);
       break;
@@ -124,23 +126,29 @@ function draw() {
   body.replaceChildren(space(from * ROW), ...order.slice(from, to).map(line), space((order.length - to) * ROW));
 }
 
-columns.forEach((column, c) => {
-  const width = document.createElement("col"), cell = document.createElement("th"), button = document.createElement("button");
-  width.style.width = column.width;
-  document.getElementById("widths").appendChild(width);
-  if (column.text || column.course !== undefined) cell.className = "text";
-  button.textContent = column.name;
-  button.addEventListener("click", () => {
-    down = sorted === c ? !down : !column.text;
-    sorted = c;
-    for (const other of document.getElementById("head").children) other.removeAttribute("aria-sort");
-    cell.setAttribute("aria-sort", down ? "descending" : "ascending");
-    document.querySelectorAll("#head button").forEach((b, k) => { b.textContent = columns[k].name + (k === c ? (down ? " ▾" : " ▴") : ""); });
-    select();
-  });
-  cell.appendChild(button);
-  document.getElementById("head").appendChild(cell);
-});
+function heads() {
+  shown = columns.filter((column) => column.kept || !narrow.matches);
+  const widths = [], cells = [];
+  for (const column of shown) {
+    const width = document.createElement("col"), cell = document.createElement("th"), button = document.createElement("button");
+    width.style.width = column.width;
+    widths.push(width);
+    if (column.text || column.course !== undefined) cell.className = "text";
+    if (column === sorted) cell.setAttribute("aria-sort", down ? "descending" : "ascending");
+    button.textContent = column.name + (column === sorted ? (down ? " ▾" : " ▴") : "");
+    button.addEventListener("click", () => {
+      down = sorted === column ? !down : !column.text;
+      sorted = column;
+      heads();
+      document.querySelectorAll("#head button")[shown.indexOf(column)].focus();
+      select();
+    });
+    cell.appendChild(button);
+    cells.push(cell);
+  }
+  document.getElementById("widths").replaceChildren(...widths);
+  document.getElementById("head").replaceChildren(...cells);
+}
 for (const [name, keep] of kinds) {
   let count = 0;
   for (let i = 0; i < total; i++) count += keep(i);
@@ -153,4 +161,6 @@ field.addEventListener("input", () => { clearTimeout(waiting); waiting = setTime
 kind.addEventListener("change", select);
 box.addEventListener("scroll", draw, { passive: true });
 window.addEventListener("resize", draw);
+narrow.addEventListener("change", () => { heads(); first = -1; draw(); });
+heads();
 select();

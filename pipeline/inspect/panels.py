@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from feie.features.pictures import colours, literal
+
+# isort: split
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,15 +27,6 @@ LEGEND: dict[str, Any] = {
     "labelspacing": 0.35, "borderaxespad": 0.6, "borderpad": 0,
 }  # fmt: skip
 
-# Okabe and Ito's colours, told apart by people of every kind of colour vision.
-_OKABE_ITO = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#7f7f7f",
-)  # fmt: skip
-_KNOWN = {
-    "valence": "#0072B2", "arousal": "#D55E00",
-    "neutral": "#d0d4d8", "anger": "#D55E00", "disgust": "#009E73", "fear": "#CC79A7",
-    "happiness": "#F0E442", "sadness": "#0072B2", "surprise": "#56B4E9", "contempt": "#6b4c9a",
-}  # fmt: skip
 _MAP = "YlGnBu"
 _MOST_LINES = 8
 _MOST_NAMES = 40
@@ -142,45 +135,41 @@ def _apart(part: NDArray[np.float32]) -> bool:
     return bool(len(moving) and (whole > 4 * np.median(moving) or whole > 50 * moving.min()))
 
 
-def _colours(columns: Sequence[str]) -> list[str]:
-    return [_KNOWN.get(c.lower(), _OKABE_ITO[i % 8]) for i, c in enumerate(columns)]
-
-
 def _lines(panel: Panel, axes: Axes, cells: Cells) -> None:
     if panel.low < 0 < panel.high:
         axes.axhline(0, color="#9aa3ab", lw=0.6, zorder=1)
     x, cell = cells.outline()
     for index, name, colour in zip(
-        panel.indices, panel.columns, _colours(panel.columns), strict=True
+        panel.indices, panel.columns, colours(panel.columns), strict=True
     ):
         if cells.frames > 1:
             low, high = cells.low[cell, index], cells.high[cell, index]
             axes.fill_between(x, low, high, color=colour, alpha=0.3, lw=0.3, zorder=2)
         axes.plot(x, cells.mean[cell, index], color=colour, lw=1.1, zorder=3,
                   solid_capstyle="butt", solid_joinstyle="round")  # fmt: skip
-        axes.plot([], [], color=colour, lw=1.6, label=shortened(name, 18))
+        axes.plot([], [], color=colour, lw=1.6, label=literal(shortened(name, 18)))
     axes.set_ylim(panel.low, panel.high)
     if panel.low <= -1 <= 1 <= panel.high <= 2:
         axes.set_yticks([-1, -0.5, 0, 0.5, 1])
-    axes.set_ylabel(panel.name, fontsize=8, parse_math=False)
+    axes.set_ylabel(literal(panel.name), fontsize=8)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), **LEGEND)
 
 
 def _stack(panel: Panel, axes: Axes, cells: Cells) -> None:
-    colours = _colours(panel.columns)
+    shades = colours(panel.columns)
     x, cell = cells.outline()
     tops = np.cumsum(cells.mean[cell][:, list(panel.indices)], axis=1)
     below = np.zeros(len(x))
-    for top, colour in zip(tops.T, colours, strict=True):
+    for top, colour in zip(tops.T, shades, strict=True):
         axes.fill_between(x, below, top, facecolor=colour, edgecolor="white", lw=0.15, zorder=2)
         below = top
     patches = [
-        mpl.patches.Patch(facecolor=colour, label=shortened(name, 18))
-        for name, colour in zip(panel.columns, colours, strict=True)
+        mpl.patches.Patch(facecolor=colour, label=literal(shortened(name, 18)))
+        for name, colour in zip(panel.columns, shades, strict=True)
     ]
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.5, 1])
-    axes.set_ylabel(panel.name, fontsize=8, parse_math=False)
+    axes.set_ylabel(literal(panel.name), fontsize=8)
     axes.legend(handles=patches[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), **LEGEND)
 
 
@@ -201,15 +190,15 @@ def _map(panel: Panel, axes: Axes, cells: Cells) -> None:
     )  # fmt: skip
     axes.set_ylim(rows, 0)
     if rows <= _MOST_NAMES and panel.height >= 0.1 * rows:
-        names = [shortened(name, 10) for name in panel.columns]
-        axes.set_yticks(np.arange(rows) + 0.5, names, parse_math=False)
+        names = [literal(shortened(name, 10)) for name in panel.columns]
+        axes.set_yticks(np.arange(rows) + 0.5, names)
         axes.tick_params(axis="y", left=False)
         axes.yaxis.set_tick_params(labelsize=6 if panel.long_names else 7)
     else:
         axes.set_yticks([])
         axes.yaxis.set_label_coords(-0.03, 0.5)
     named = f"{panel.name}\n{rows} columns" if not len(axes.get_yticks()) else panel.name
-    axes.set_ylabel(named, fontsize=8, parse_math=False)
+    axes.set_ylabel(literal(named), fontsize=8)
     if (cells.share > 0).any():
         tall = min(0.72 if own else 0.9, 1.0 / panel.height)
         scale = axes.inset_axes((1.025, 0.05, 0.022, tall))

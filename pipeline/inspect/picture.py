@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from feie.features.pictures import literal
+
+# isort: split
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
@@ -193,11 +196,12 @@ def _clock(seconds: float) -> str:
 
 def _words(figure: Figure, total: float, title: str, subtitle: str, footer: str) -> None:
     left = _LEFT / WIDTH
-    figure.text(left, 1 - 0.18 / total, panels.shortened(title, 62), fontsize=10, weight="bold",
-                va="center", parse_math=False, color=panels.INK)  # fmt: skip
-    figure.text(left, 1 - 0.36 / total, subtitle, fontsize=7.5, va="center", parse_math=False,
+    title = literal(panels.shortened(title, 62))
+    figure.text(left, 1 - 0.18 / total, title, fontsize=10, weight="bold", va="center",
+                color=panels.INK)  # fmt: skip
+    figure.text(left, 1 - 0.36 / total, literal(subtitle), fontsize=7.5, va="center",
                 color=panels.GREY)  # fmt: skip
-    figure.text(left, 0.05 / total, footer, fontsize=6, va="bottom", parse_math=False,
+    figure.text(left, 0.05 / total, literal(footer), fontsize=6, va="bottom",
                 color=panels.GREY, linespacing=1.3)  # fmt: skip
 
 

@@ -102,7 +102,7 @@ def read_head_data(options: TrainHeadOptions) -> HeadData:
         raise StoreError(f"{store_path} holds no video that was extracted without failure")
     subset = store.schema.named(options.subset or tuple(store.schema.groups))
     columns, groups = pick_columns(store.schema, subset)
-    labels = load_labels(options.labels, options.targets)
+    labels = load_labels(options.labels, options.targets, options.missing_label)
     for split in _SPLITS:
         labels.of_split(split)
     # A split's frames lie together, so that nothing needs to copy them.

@@ -210,7 +210,7 @@ def _check_stores(options: TrainFusionOptions) -> None:
     base, stores = options.base, [open_store(path) for path in options.stores]
     for store, subset in zip(stores, options.subsets or [()] * len(stores), strict=True):
         pick_columns(store.schema, subset)
-    labels = load_labels(base.labels, base.targets)
+    labels = load_labels(base.labels, base.targets, base.missing_label)
     splits: tuple[SplitName, ...] = ("train", "val")
     for split in splits:
         join_all(labels.of_split(split), stores, tolerance=base.unmatched)
@@ -323,7 +323,7 @@ def _finish(
         if store.fingerprint != part.head.notes["store"]["fingerprint"]:
             raise HeadError(f"{store.path} has changed since its head was trained; train again")
     labels_path = Path(find_again(heads[0].notes["labels"], parts[0].folder))
-    labels = load_labels(labels_path, targets)
+    labels = load_labels(labels_path, targets, heads[0].notes["labels"].get("missing_label", ()))
     if labels.sha256 != heads[0].notes["labels"]["sha256"]:
         raise HeadError(f"{labels_path} has changed since the heads were trained; train again")
     joined = join_all(labels.of_split("val"), stores, tolerance=options.base.unmatched)

@@ -40,6 +40,23 @@ _INPUT = Flag(panel="Frames")
 _MRNN = Flag(panel="Only with --head mrnn")
 
 
+def _numbers(value: object) -> object:
+    """Read ``-1,-5``, or one number, as numbers."""
+    return (value,) if isinstance(value, int | float) else split_commas(value)
+
+
+MissingLabel = Annotated[
+    tuple[float, ...],
+    BeforeValidator(_numbers),
+    Field(
+        description="Numbers that stand for a missing label, e.g. `-1` or `-1,-5`; `evaluate` "
+        "takes those of the run."
+    ),
+    Flag(typed=str, default="none"),
+]
+"""Codes of a label file, see `feie.heads.data.labels.load_labels`."""
+
+
 class TrainHeadOptions(Options):
     """What `feie train-head` is asked to do.
 
@@ -60,6 +77,7 @@ class TrainHeadOptions(Options):
     targets: Annotated[
         Names, Field(description="Label columns, comma-separated."), Flag(default="all")
     ] = ()
+    missing_label: MissingLabel = ()
     runs: Annotated[Path, Field(description="Folder of all runs.")] = Path("runs")
     name: Annotated[
         str | None,

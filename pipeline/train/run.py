@@ -178,6 +178,7 @@ def _origin(
             "sha256": data.labels.sha256,
             "split_made": data.labels.split_made,
             "missing": list(data.joined.missing),
+            "missing_label": list(options.missing_label),
         },
     }
 

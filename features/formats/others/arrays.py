@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from feie.features.errors import UsageError, VideoError
 from feie.features.formats.reading.files import find_files
 from feie.features.formats.reading.imported import ImportedVideo, ReadOptions, Sample
-from feie.features.formats.reading.rows import NOT_FINITE, rate, seconds
+from feie.features.formats.reading.rows import (
+    NOT_FINITE,
+    doubts,
+    rate,
+    refuse_standing,
+    seconds,
+)
 from feie.features.hdf5 import has_member, member
 from feie.features.schema import Schema
 from feie.features.video.sources import Source
@@ -47,7 +53,7 @@ class ArraysFormat:
         name = options.group or DEFAULT_GROUP
         if options.groups not in ((), (name,)):
             raise UsageError(f"--groups: arrays have one group, which --group names ({name})")
-        return ArrayFiles(*find_files(root, _SUFFIXES), name, options.fps)
+        return ArrayFiles(*find_files(root, _SUFFIXES), name, options)
 
 
 class ArrayFiles:
@@ -56,12 +62,12 @@ class ArrayFiles:
     origin: Mapping[str, Any] = {}
 
     def __init__(
-        self, files: Sequence[Source], ignored: Sequence[str], group: str, fps: float | None
+        self, files: Sequence[Source], ignored: Sequence[str], group: str, options: ReadOptions
     ) -> None:
         self.files = files
         self.ignored = ignored
         self._group = group
-        self._fps = fps
+        self._options = options
 
     def ids(self, file: Source) -> list[str]:
         """Give the names of an HDF5 file's data sets; that of a NumPy file is its own."""
@@ -110,9 +116,11 @@ class ArrayFiles:
         if finite.any() and not valid.any():
             raise VideoError("broken", "no frame has all its numbers: some column has none")
         numbers[~valid] = np.nan
-        time = None if stamps is None else _times(stamps, len(numbers))
-        if self._fps is not None:
-            time = np.arange(len(numbers)) / self._fps
+        if self._options.fps is not None:
+            time: NDArray[np.float64] | None = np.arange(len(numbers)) / self._options.fps
+        else:
+            time = None if stamps is None else _times(stamps, len(numbers))
+        fps = rate(time)
         width = numbers.shape[1]
         if len(set(names)) != width:
             names = [f"{self._group}_{i}" for i in range(width)]
@@ -122,8 +130,8 @@ class ArrayFiles:
             values=numbers,
             valid=valid,
             time=time,
-            fps=rate(time),
-            notes=notes,
+            fps=fps,
+            notes=(*notes, *doubts(fps, self._options)),
         )
 
 
@@ -133,6 +141,7 @@ def _times(stamps: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
         raise VideoError(
             "broken", f"{len(starts)} time stamps for {frames} frames, or out of order"
         )
+    refuse_standing(starts)
     return seconds(starts, "auto")
 
 

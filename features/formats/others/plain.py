@@ -58,6 +58,7 @@ def describe(names: Sequence[str], group: str = "") -> Layout:
         time=time,
         unit=_TIMES[time.lower()] if time else "s",
         frame=frame,
+        first=None,
         found=found,
         score=score,
         video=video,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from feie.features.formats.reading.columns import Columns, Header
 from feie.features.formats.reading.files import find_files
 from feie.features.formats.reading.imported import ImportedVideo, ReadOptions, Sample
 from feie.features.formats.reading.layout import Layout
-from feie.features.formats.reading.rows import videos
+from feie.features.formats.reading.rows import seconds, videos
 from feie.features.video.numbering import VIDEO_SUFFIXES
 from feie.features.video.sources import Source
 
@@ -112,6 +113,7 @@ class TableFiles:
         self._options = options
         self._several = several
         self._last: tuple[tuple[str, ...], Layout] | None = None
+        self._first: int | None = None
 
     def ids(self, file: Source) -> list[str]:
         """Read the ids of a table's videos; only its column of videos is read, if it has one."""
@@ -148,8 +150,33 @@ class TableFiles:
     def _layout_of(self, header: Header, file: Source) -> Layout:
         # Thousands of files have one header, of hundreds of names that patterns are matched with.
         if self._last is None or self._last[0] != header.names:
-            self._last = header.names, self._layout(header.names, file.path.name)
+            layout = self._layout(header.names, file.path.name)
+            if layout.frame and layout.first is None:
+                layout = replace(layout, first=self._first_frame())
+            self._last = header.names, layout
         return self._last[1]
+
+    def _first_frame(self) -> int:
+        """Tell whether these tables count frames from 0 or from 1, where their tool does not say.
+
+        From 1 where none holds a frame 0 and one a frame 1; where all begin later, by their times.
+        """
+        if self._first is None:
+            least, begun = np.inf, 0.0
+            for file in self.files:
+                try:
+                    header = tables.read_header(file.path)
+                    found, at_zero = _beginning(
+                        file, header, self._layout(header.names, file.path.name)
+                    )
+                except VideoError:
+                    continue  # said when it is its turn to be read
+                if found < least:
+                    least, begun = found, at_zero
+                if least <= 0:
+                    break
+            self._first = int(least == 1 or (least > 1 and abs(begun - 1) < 0.25))
+        return self._first
 
     def _names(self, file: Source, header: Header, column: str) -> dict[str, str]:
         """Ids of a table's videos by what its column of videos says, in the table's order."""
@@ -169,6 +196,27 @@ class TableFiles:
                 "broken", f"{file.relative}: column {column} gives two videos the same name"
             )
         return ids
+
+
+def _beginning(file: Source, header: Header, layout: Layout) -> tuple[float, float]:
+    """Give the least number of a frame in a table, and the number that the time 0 would have.
+
+    Of a table of one video, from its first rows alone; the second is NaN without times.
+    """
+    least, at_zero = np.inf, np.nan
+    wanted = [name for name in (layout.frame, layout.time) if name]
+    if not layout.frame:
+        return least, at_zero
+    for batch in tables.read_batches(file.path, header, wanted):
+        numbers = batch.numbers[layout.frame]
+        least = min(least, numbers.min(initial=np.inf))
+        if not layout.video:
+            if layout.time and len(numbers) > 1:
+                time = seconds(batch.numbers[layout.time], layout.unit)
+                with np.errstate(all="ignore"):
+                    at_zero = numbers[0] - time[0] * np.ptp(numbers) / np.ptp(time)
+            break
+    return least, at_zero
 
 
 def _no_rows(file: Source) -> VideoError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,10 +15,11 @@ import pyarrow.parquet as pa_parquet
 from numpy.typing import NDArray
 
 from feie.features.errors import VideoError
+from feie.features.table_text import TableTextError, cure_of, dialect_of
 
 SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".pq"})
 _PARQUET = frozenset({".parquet", ".pq"})
-_HEADER_BYTES = 8 << 20
+_HEADER_BYTES = (1 << 16, 8 << 20)  # at first, and where no header ends in so many
 _BLOCK_BYTES = 4 << 20  # a row must fit: the widest known, py-feat's with meshes, has 40 kB
 _BATCH_ROWS = 65_536
 # What C++, R, Excel and pandas write where there is no number.
@@ -27,7 +27,6 @@ _NOTHING = [
     *("", "NaN", "nan", "NAN", "NA", "N/A", "n/a", "null", "NULL", "None", "none"),
     *("-nan", "nan(ind)", "-nan(ind)", "1.#QNAN", "-1.#IND", "#N/A"),
 ]
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
 _BAD_CELL = re.compile(r"In CSV column #(\d+): (?:Row #(\d+): )?.*?invalid value '(.*)'", re.DOTALL)
 _BAD_ROW = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+)")
 
@@ -42,10 +41,17 @@ class Header:
         Stripped of blanks; an empty one is kept as it is.
     delimiter : str
         Between the cells of a CSV file; empty for Parquet.
+    encoding : str
+    lines : int
+        Of a CSV file, up to the end of the header.
+    decimal_comma : bool
     """
 
     names: tuple[str, ...]
     delimiter: str
+    encoding: str = "utf8"
+    lines: int = 1
+    decimal_comma: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,29 +104,22 @@ def read_header(path: Path) -> Header:
             names = pa_parquet.read_schema(path).names
         return Header(tuple(str(name).strip() for name in names), "")
     with _reading(path), path.open("rb") as file:
-        line = file.readline(_HEADER_BYTES)
-    if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-        what = "is empty" if not line else "begins with an empty line"
-        raise VideoError("empty", f"{path.name} {what}; make it again")
+        data = file.read(_HEADER_BYTES[0])
+        if data.count(b"\n") < 2:
+            data += file.read(_HEADER_BYTES[1])
+        whole = not file.read(1)
     try:
-        text = line.decode("utf-8-sig").rstrip("\r\n")
-        delimiter = max(",;\t", key=text.count)
-        names = next(csv.reader([text], delimiter=delimiter, skipinitialspace=True, strict=True))
-    except (UnicodeDecodeError, csv.Error, StopIteration):
-        raise VideoError(
-            "broken", f"{path.name} is no CSV file: its first line is no UTF-8 text with names"
-        ) from None
-    names = [name.strip() for name in names]
-    # pandas names columns that have no name 0, 1, 2, …: numbers, but a header all the same.
-    counted = [name for name in names if name.isdigit()]
-    if all(_NUMBER.fullmatch(name) for name in names) and counted != [
-        str(i) for i in range(len(names))
-    ]:
+        dialect = dialect_of(data, whole)
+    except TableTextError as error:
+        reason = "broken" if data.strip() else "empty"
+        raise VideoError(reason, f"{path.name} {error}") from None
+    if dialect.lacks_header:
         raise VideoError(
             "broken",
             f"{path.name} begins with numbers: its first line must name the columns",
         )
-    return Header(tuple(names), delimiter)
+    encoding = "utf8" if dialect.encoding == "utf-8-sig" else dialect.encoding
+    return Header(dialect.names, dialect.delimiter, encoding, dialect.lines, dialect.decimal_comma)
 
 
 def read_batches(
@@ -172,17 +171,25 @@ def _csv(
             block_size=_BLOCK_BYTES,
             # By place: names may repeat among the columns that nobody asks for.
             column_names=[str(i) for i in range(len(header.names))],
-            skip_rows=1,
+            skip_rows=header.lines,
+            encoding=header.encoding,
         ),
-        parse_options=pa_csv.ParseOptions(delimiter=header.delimiter),
+        parse_options=pa_csv.ParseOptions(
+            delimiter=header.delimiter, invalid_row_handler=_comments_skipped
+        ),
         convert_options=pa_csv.ConvertOptions(
             include_columns=places,
             column_types=dict(zip(places, types, strict=True)),
             null_values=_NOTHING,
             strings_can_be_null=True,
+            decimal_point="," if header.decimal_comma else ".",
         ),
     ) as reader:
         yield from reader
+
+
+def _comments_skipped(row: pa_csv.InvalidRow) -> str:
+    return "skip" if row.text.startswith("#") else "error"
 
 
 def _parquet(
@@ -233,6 +240,7 @@ def _explain(name: str, header: Header | None, message: str) -> str:
         where = f", row {row}" if row else ""
         return (
             f"{name}{where}: column {header.names[int(place)]} holds {shown!r}, which is no number"
+            f"{cure_of(cell)}"
         )
     if found := _BAD_ROW.search(message):
         row, wanted, got = found.groups()
@@ -241,4 +249,6 @@ def _explain(name: str, header: Header | None, message: str) -> str:
             f"{name}{where}: {got} cells under {wanted} column names; was the file cut off while "
             f"it was written?"
         )
+    if "UTF8" in message or "codec can't decode" in message:
+        return f"{name} has bytes that are no UTF-8; save it as UTF-8 (in Excel as “CSV UTF-8”)"
     return f"{name} is no readable table: {(message.splitlines() or ['?'])[0][:150]}"

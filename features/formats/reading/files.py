@@ -81,13 +81,14 @@ def look_at(root: Path) -> Sample:
         There is none, or it is no table and no file of arrays.
     """
     files, _ = find_files(root, TABLES | ARRAYS)
-    first = files[0].path
+    first, fault = files[0].path, ""
     # The first table may be the broken one of thousands.
     for file in files[:20]:
         if file.path.suffix.lower() in TABLES:
             try:
                 header = read_header(file.path)
-            except VideoError:
+            except VideoError as error:
+                fault = fault or error.message
                 continue
             return Sample(file.path, header.names)
-    return Sample(first)
+    return Sample(first, fault=fault)

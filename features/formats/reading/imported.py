@@ -171,7 +171,10 @@ class Sample:
         Its first data file in the order of names; the root itself where that is a file.
     header : tuple of str
         Column names, where that file is a table; stripped of blanks.
+    fault : str
+        Why no table here can be read; empty for all others.
     """
 
     first: Path
     header: tuple[str, ...] = field(default=())
+    fault: str = ""

@@ -33,8 +33,8 @@ class Layout:
         Of `time`; auto: milliseconds where frames are one or more apart, else seconds.
     frame : str
         Number of a frame; where numbers are left out, there was no face.
-    first : int
-        Number of a video's first frame.
+    first : int or None
+        Number of a video's first frame; None where tools differ in it, so that the files tell.
     found : str
         Whether there is a face: 1 or 0, true or false.
     score : str
@@ -57,7 +57,7 @@ class Layout:
     time: str = ""
     unit: TimeUnit = "s"
     frame: str = ""
-    first: int = 0
+    first: int | None = 0
     found: str = ""
     score: str = ""
     person: str = ""

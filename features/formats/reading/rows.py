@@ -17,8 +17,12 @@ from feie.features.schema import Schema
 
 NOT_FINITE = "frames with a missing or infinite number count as frames without a face"
 LEFT_OUT = "frames that a file leaves out are kept as frames without a face"
+BEFORE = "frames before the first row of a file are kept as frames without a face"
+EVERY_KTH = "of every k-th frame one row is kept: label such videos by time, not by frame"
 SEVERAL = "of several faces the one with the most frames is kept (--all-faces keeps each)"
 _MOST_LEFT_OUT = 100_000
+_USUAL_RATES = (0.2, 300.0)  # from a face every few seconds to the cameras of micro-expressions
+_SURE = np.log(20)  # to one, that a file is of every k-th frame
 _YES, _NO = ("1", "1.0", "true"), ("0", "0.0", "false", "")
 _FLOAT32 = np.finfo(np.float32).max
 
@@ -90,6 +94,7 @@ def videos(
             rows,
             grid,
             tuple(notes),
+            options,
         )
 
 
@@ -149,33 +154,92 @@ def _grid(columns: Columns, layout: Layout, options: ReadOptions) -> _Grid:
             stamps = np.arange(columns.rows) / options.fps
         if stamps is not None:
             _check_rising(stamps, layout)
+            refuse_standing(stamps)
         return _Grid(columns.rows, np.arange(columns.rows), stamps, ())
     numbers = columns.numbers[layout.frame]
     if not (np.isfinite(numbers).all() and (numbers == np.round(numbers)).all()):
         raise VideoError("broken", f"column {layout.frame} holds other things than whole numbers")
     known, first_row = np.unique(numbers, return_index=True)
-    steps = np.diff(known)
     if len(known) and np.abs(known).max() > 2**53:
         raise VideoError("broken", f"column {layout.frame} holds numbers that count no frames")
-    # Files of every k-th frame leave nothing out.
-    step = int(np.gcd.reduce(steps.astype(np.int64))) if len(steps) else 1
-    frames = int((known[-1] - known[0]) // step) + 1
+    step = _step(np.diff(known))
+    # A file that begins late: its face came late, and labels count the frames before it, too.
+    before = max(0, int(known[0] - (layout.first or 0)) // step)
+    frames = before + int((known[-1] - known[0]) // step) + 1
     if frames - len(known) > _MOST_LEFT_OUT:
+        ends = np.insert(known, 0, known[0] - before * step)
+        leap = int(np.diff(ends).argmax())
         raise VideoError(
             "broken",
-            f"column {layout.frame} leaps from {known[int(steps.argmax())]:.0f} to "
-            f"{known[int(steps.argmax()) + 1]:.0f}: these are not the frames of one video",
+            f"column {layout.frame} leaps from {ends[leap]:.0f} to {ends[leap + 1]:.0f}: these are "
+            f"not the frames of one video",
         )
-    place = ((numbers - known[0]) // step).astype(np.int64)
-    every = known[0] + step * np.arange(frames)
+    place = before + ((numbers - known[0]) // step).astype(np.int64)
+    every = known[0] + step * np.arange(-before, frames - before)
     if options.fps is not None:
-        time: NDArray[np.float64] | None = (every - layout.first) / options.fps
+        time: NDArray[np.float64] | None = (every - (layout.first or 0)) / options.fps
     elif stamps is None:
         time = None
     else:
         _check_rising(stamps[first_row], layout)
-        time = np.asarray(np.interp(every, known, stamps[first_row]), np.float64)
-    return _Grid(frames, place, time, (LEFT_OUT,) if frames > len(known) else ())
+        refuse_standing(stamps[first_row])
+        time = _times(every, known, stamps[first_row], before)
+    notes = [
+        *([BEFORE] if before else []),
+        *([LEFT_OUT] if frames - before > len(known) else []),
+        *([EVERY_KTH] if step > 1 else []),
+    ]
+    return _Grid(frames, place, time, tuple(notes))
+
+
+def refuse_standing(stamps: NDArray[np.float64]) -> None:
+    """Refuse time stamps that are all one, as tools write them for images: they time nothing.
+
+    Raises
+    ------
+    VideoError
+        ``untimed``.
+    """
+    if len(stamps) > 1 and stamps.max() == stamps.min():
+        raise VideoError(
+            "untimed",
+            f"all its {len(stamps)} time stamps are {stamps[0]:g}: say how many frames there are "
+            f"a second with --fps",
+        )
+
+
+def _step(steps: NDArray[np.float64]) -> int:
+    """Frames from one row to the next: files of every k-th frame leave nothing out.
+
+    A face that is seen a few times is no such file, though gaps of any length have a factor k in
+    common by chance, n of them with a probability of some k ** (1 - n).
+    """
+    common = int(np.gcd.reduce(steps.astype(np.int64))) if len(steps) else 1
+    return common if (len(steps) - 1) * np.log(common) >= _SURE else 1
+
+
+def _times(
+    every: NDArray[np.float64],
+    known: NDArray[np.float64],
+    stamps: NDArray[np.float64],
+    before: int,
+) -> NDArray[np.float64]:
+    """Time all frames from the stamps of some; those before the first one as a video begins, at 0.
+
+    Where the first stamp fits no beginning at 0, as in a part that was cut out of a recording,
+    they are as far apart as the others, and may be negative.
+    """
+    time = np.interp(every, known, stamps)
+    if before:
+        spent = stamps[-1] - stamps[0]
+        usual = spent / (known[-1] - known[0]) * (every[1] - every[0]) if spent > 0 else 0.0
+        apart = stamps[0] / before
+        if usual and not 0.5 <= apart / usual <= 4.0:
+            apart = usual
+        time[:before] = stamps[0] - apart * np.arange(before, 0, -1)
+        # What rounding leaves of 0.
+        time[:before][np.abs(time[:before]) < 1e-9] = 0.0
+    return np.asarray(time, np.float64)
 
 
 def _check_rising(stamps: NDArray[np.float64], layout: Layout) -> None:
@@ -198,6 +262,7 @@ def _video(
     rows: NDArray[np.int64],
     grid: _Grid,
     notes: tuple[str, ...],
+    options: ReadOptions,
 ) -> ImportedVideo:
     """Spread the rows of one person over the frames."""
     place, good = grid.place[rows], valid[rows]
@@ -210,20 +275,30 @@ def _video(
     there = np.zeros(grid.frames, np.bool_)
     there[place] = good
     width, height = _size(columns, layout)
+    fps = rate(grid.time)
     return ImportedVideo(
         video_id=video_id,
         schema=schema,
         values=spread(values),
         valid=there,
         time=grid.time,
-        fps=rate(grid.time),
+        fps=fps,
         face_score=spread(_float32(columns, layout.score)) if layout.score else None,
         bbox=spread(_box(columns, layout)) if layout.box else None,
         landmarks=spread(_points(columns, layout)) if layout.points else None,
         width=width,
         height=height,
-        notes=notes,
+        notes=(*notes, *doubts(fps, options)),
     )
+
+
+def doubts(fps: float | None, options: ReadOptions) -> tuple[str, ...]:
+    """Say a rate that hardly any camera or tool has: stamps may be in another unit."""
+    low, high = _USUAL_RATES
+    if fps is None or options.fps is not None or low <= fps <= high:
+        return ()
+    said = float(f"{fps:.2g}")
+    return (f"time stamps give {said:g} frames a second; if that is wrong, say it with --fps",)
 
 
 def rate(time: NDArray[np.float64] | None) -> float | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from feie.features.pictures import literal
+
+# isort: split
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -38,14 +41,14 @@ def draw_curves(log: Path, picture: Path) -> None:
         1, 1 + len(sets), squeeze=False, width_ratios=[1.4] + [1] * len(sets)
     )[0]
     for name, rows in table[table["set"] == ""].groupby("name", sort=False):
-        losses.plot(rows["step"], rows["value"], label=str(name))
+        losses.plot(rows["step"], rows["value"], label=literal(str(name)))
     losses.set(title="losses", ylabel="mean since the last line", yscale="log")
     for panel, name in zip(panels, sets, strict=True):
         ours = measured[measured["set"] == name]
         for figure, rows in ours.groupby("figure", sort=False):
             colour = f"C{figures.index(figure)}"
             panel.plot(rows["step"], rows["value"], ".-", color=colour)
-        panel.set(title=name, ylim=(min(0.0, ours["value"].min()), 1))
+        panel.set(title=literal(name), ylim=(min(0.0, ours["value"].min()), 1))
     for axes in (losses, *panels):
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
@@ -53,7 +56,7 @@ def draw_curves(log: Path, picture: Path) -> None:
     _legend(losses, *losses.get_legend_handles_labels())
     if panels:
         lines = [Line2D([], [], color=f"C{i}", marker=".") for i in range(len(figures))]
-        _legend(panels[-1], lines, figures)
+        _legend(panels[-1], lines, [literal(figure) for figure in figures])
     canvas.savefig(picture, dpi=100)
 
 

@@ -141,7 +141,7 @@ def test_missing_binary_and_broken_files(tmp_path):
     with pytest.raises(LabelError, match="folder without labels"):
         load_labels(tmp_path)
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(LabelError, match="neither a UTF-8 CSV"):
+    with pytest.raises(LabelError, match="neither UTF-8 nor UTF-16"):
         load_labels(tmp_path / "b.csv")
     (tmp_path / "b.parquet").write_bytes(b"no")
     with pytest.raises(LabelError, match="no readable Parquet"):

@@ -371,7 +371,7 @@ def test_every_format_says_what_it_is():
 GOOD = "frame,timestamp,success,AU01_r\n1,0,1,0.5\n2,0.03,1,0.25\n3,0.07,0,0\n"
 BROKEN = {
     "empty": ("", r"empty.csv is empty"),
-    "blank": ("\n\n", r"begins with an empty line"),
+    "blank": ("\n\n", r"blank.csv has no line with text"),
     "header only": ("frame,timestamp,success,AU01_r\n", r"no row"),
     "no header": ("1,0,1,0.5\n2,0,1,0.5\n", r"begins with numbers"),
     "short row": (GOOD + "4,0.1\n", r"short row.csv, row 5: 2 cells under 4 column names; was"),
@@ -392,7 +392,7 @@ BROKEN = {
     "leap": (GOOD.replace("\n3,", "\n3000000,"), r"leaps from 2 to 3000000"),
     "odd flag": (GOOD.replace("0.07,0,", "0.07,maybe,"), r"column success holds 'maybe'"),
     "binary": ("\x00\x01\x02\xff\xfe" * 50, r"binary.csv"),
-    "UTF-16": (GOOD.encode("utf-16"), r"no UTF-8 text"),
+    "cp1252": (GOOD.replace("AU01_r", "AU01_ü"), r"no UTF-8 text: line 1 has the byte 0xfc"),
     "lacks": ("frame,AU01_r\n1,2\n", r"is no file of format openface: it has no column success"),
     "other columns": (GOOD.replace("AU01_r", "AU02_r"), r"lacks AU01_r and adds AU02_r"),
 }  # fmt: skip
@@ -565,8 +565,6 @@ def test_other_options_do_not_mix(tmp_path):
     openface(tmp_path / "a.csv", 4)
     store = tmp_path / "s.zarr"
     imported(tmp_path / "a.csv", store, groups=("au_r",))
-    with pytest.raises(StoreMismatchError, match=r"import_fps = None, now it is 25"):
-        imported(tmp_path / "a.csv", store, groups=("au_r",), fps=25)
     with pytest.raises(StoreMismatchError, match="import_groups"):
         imported(tmp_path / "a.csv", store)
 
@@ -677,6 +675,9 @@ def slowly(table, columns):
     first, last = int(table["frame"].min()), int(table["frame"].max())
     steps = np.diff(sorted(set(table["frame"])))
     step = int(np.gcd.reduce(steps)) if len(steps) else 1
+    # Few gaps have a factor in common by chance.
+    step = step if step ** (len(steps) - 1) >= 20 else 1
+    first -= step * ((first - 1) // step)  # OpenFace counts from 1
     out = []
     for frame in range(first, last + 1, step):
         here = table[(table.frame == frame) & (table.success == 1)]

@@ -190,6 +190,35 @@ def test_the_table_sorts_filters_and_scrolls(browser, page, tmp_path):
     assert seen["rows"] < 80
 
 
+LAYOUT = """<script>
+const wide = (cell) => Math.round(cell.getBoundingClientRect().width);
+const root = document.documentElement, bare = (b) => b.textContent.replace(/ [▾▴]/, "");
+const seen = { wide: root.clientWidth, over: root.scrollWidth,
+  names: [...document.querySelectorAll("#head button")].map(bare),
+  widths: [...document.querySelectorAll("#head th")].map(wide),
+  curves: [...body.querySelectorAll("tr:nth-child(4) svg")].map(wide) };
+document.body.dataset.seen = JSON.stringify(seen);
+</script></body>"""
+
+
+@pytest.mark.parametrize("width", [600, 1400])
+def test_a_narrow_window_keeps_ids_and_curves(browser, page, tmp_path, width):
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())
+    (tmp_path / "probe.html").write_text(text.replace("</body>", LAYOUT))
+    shown, console = browser(tmp_path / "probe.html", width)
+    assert console == []
+    seen = json.loads(html.unescape(re.search(r'data-seen="(.*?)"', shown)[1]))
+    assert seen["over"] <= seen["wide"]
+    curves, means = ["valence", "arousal"], ["mean valence", "mean arousal"]
+    kept = [name for name in seen["names"] if name in ("id", *curves)]
+    assert kept == ["id", *curves]
+    assert (seen["names"] == kept) == (width == 600)
+    assert set(means) <= set(seen["names"]) or width == 600
+    assert seen["widths"][0] > 0.2 * 0.9 * min(width, 1216)
+    assert len(seen["curves"]) == 2
+    assert min(seen["curves"]) > 150
+
+
 @pytest.mark.slow
 def test_a_browser_shows_the_report_of_an_evaluation(browser, tmp_path, settings, record):
     with StoreWriter(tmp_path / "s.zarr", settings) as writer:

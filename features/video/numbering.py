@@ -39,8 +39,8 @@ def frame_images(names: Iterable[str]) -> tuple[dict[str, int], str]:
     Frames are images named by a number, alone or behind the word frame, image or img; where there
     are none, all images of the folder must be named alike up to a number at the end (``reg_img1``,
     ``S010_002_00000014``, ``frame_det_00_000001``). A camera's photographs (``IMG_0410.JPG``),
-    single pictures by their word (``photo1.jpg``, ``slide2.png``), and images beside movies that are fewer than 25 or named
-    as one of them, are none.
+    single pictures by their word (``photo1.jpg``, ``slide2.png``), and images beside movies that
+    are fewer than 25 or named as one of them, are none.
 
     Parameters
     ----------

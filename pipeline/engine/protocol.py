@@ -29,7 +29,7 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Made:
+class Provenance:
     """What an engine says of the numbers that it makes.
 
     Attributes
@@ -60,7 +60,7 @@ class Engine(Protocol):
     """Turns sources into records: in this process, in a child of it, or on a cluster."""
 
     @property
-    def made(self) -> Made:
+    def provenance(self) -> Provenance:
         """What it says of the numbers that it makes."""
 
     @property
@@ -78,9 +78,11 @@ class Engine(Protocol):
         """End what was started, at once."""
 
 
-def failure(source: Source, error: VideoError, made: Made, fingerprint: str = "") -> Finished:
+def failure(
+    source: Source, error: VideoError, provenance: Provenance, fingerprint: str = ""
+) -> Finished:
     """Give the record of a source that failed; without a fingerprint the next run tries again."""
-    no = np.zeros(0, np.float32)
+    no, dim = np.zeros(0, np.float32), provenance.embedding_dim
     record = VideoRecord(
         id=source.video_id,
         source=source.relative,
@@ -90,13 +92,13 @@ def failure(source: Source, error: VideoError, made: Made, fingerprint: str = ""
         fps=0.0,
         width=0,
         height=0,
-        affect=no.reshape(0, len(made.schema)),
+        affect=no.reshape(0, len(provenance.schema)),
         time=np.zeros(0, np.float64),
         valid=np.zeros(0, np.bool_),
         face_score=no,
         bbox=no.reshape(0, 4),
         landmarks=no.reshape(0, 5, 2),
-        embedding=np.zeros((0, made.embedding_dim), np.float16) if made.embedding_dim else None,
+        embedding=np.zeros((0, dim), np.float16) if dim else None,
         message=str(error),
     )
     return Finished(source, [record])

@@ -48,8 +48,8 @@ lint: $(VENV)/.feie-dev-installed
 	@echo "== ruff, import-linter, mypy --strict"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
 	@links=$$(mktemp -d) && ln -s "$(CURDIR)" $$links/feie && trap "rm -rf $$links" EXIT && \
+	PYTHONPATH=$$links $(BIN)/lint-imports --no-cache && \
 	MYPYPATH=$$links $(BIN)/mypy --config-file pyproject.toml -m feie -m feie.cli \
 		-p feie.pipeline -p feie.heads -p feie.features
 

@@ -1,4 +1,4 @@
-"""Names that were mistyped: what was meant, perhaps."""
+"""Words of messages: counts, and what a mistyped name may have meant."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 _FEW = 12
+
+
+def counted(number: int, thing: str, one: str = "", many: str = "") -> str:
+    """Give ``1 video``, ``2 videos``, or with verbs ``1 video shows``, ``2 videos show``."""
+    single = number == 1
+    verb = one if single else many
+    return f"{number} {thing}{'' if single else 's'}" + (f" {verb}" if verb else "")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -1,1 +1,5 @@
 """Stage two: ragged arrays, labels, heads, losses, metrics and training."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -1,1 +1,5 @@
-"""The jobs: one module a command."""
+"""The jobs: one folder each, and the table that lists them."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

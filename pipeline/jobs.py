@@ -178,7 +178,7 @@ JOBS: dict[str, Job] = {
     "train_head": Job(
         run="train.job",
         options="train.options:TrainHeadOptions",
-        front="train.command:TrainHeadCommand",
+        front="grid.command:TrainHeadCommand",
         command="train-head",
         panel="Stage two",
         again="`feie train-head --resume RUN` goes on with it",

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from feie.features.video.folder import Image
+from feie.features.video.reader import Image
 
 ALIGNED_SIZE = 112
 """Side of an aligned face, px."""

@@ -1,4 +1,4 @@
-"""What an extractor sees of a face: the aligned crop, or the detector's box made square."""
+"""Faces cut out of frames: what an extractor sees, and what a picture for people shows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feie.features.errors import UsageError
-from feie.features.faces.align import ALIGNED_SIZE, align_face
-from feie.features.video.folder import Image
+from feie.features.faces.align import ALIGNED_SIZE, align_face, is_alignable
+from feie.features.video.reader import Image
 
 CropKind = Literal["aligned", "box"]
+_PICTURE_MARGIN = 1.3  # sides of a box that a picture without landmarks shows
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,50 @@ class Crop:
 
 ALIGNED = Crop()
 """What an MMA sees: 112x112, aligned."""
+
+
+def face_picture(
+    rgb: Image,
+    landmarks: NDArray[np.floating],
+    bbox: NDArray[np.floating],
+    size: int,
+    unit: tuple[int, int] | None = None,
+) -> Image:
+    """Cut the face out of a frame: aligned by its landmarks, else its box, else the whole frame.
+
+    Parameters
+    ----------
+    rgb : (h, w, 3) uint8 array
+        The frame.
+    landmarks : (5, 2) float array
+        px, in ArcFace's order; NaN where unknown.
+    bbox : (4,) float array
+        x0, y0, x1, y1, px; NaN where unknown.
+    size : int
+        Side of the picture, px.
+    unit : (int, int), optional
+        Width and height of the frame in whose pixels box and landmarks are, where that may not be
+        this one's.
+
+    Returns
+    -------
+    (size, size, 3) uint8 array
+        Black where it reaches beyond the frame.
+    """
+    height, width = rgb.shape[:2]
+    if unit is not None and min(unit) > 0 and unit != (width, height):
+        scale_by = np.array([width / unit[0], height / unit[1]], np.float32)
+        landmarks, bbox = landmarks * scale_by, bbox * np.tile(scale_by, 2)
+    if is_alignable(landmarks):
+        return align_face(rgb, landmarks, size)
+    box = np.array([0, 0, width, height], np.float64)
+    margin = 1.0
+    if np.isfinite(bbox).all() and (bbox[2:] > bbox[:2]).all():
+        box, margin = bbox.astype(np.float64), _PICTURE_MARGIN
+    scale = size / (margin * max(box[2] - box[0], box[3] - box[1]))
+    shift = size / 2 - scale * (box[:2] + box[2:]) / 2
+    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+    return np.asarray(cv2.warpAffine(rgb, matrix, (size, size), flags=cv2.INTER_LINEAR), np.uint8)
 
 
 def _within(low: float, high: float, margin: float, limit: int) -> tuple[int, int]:

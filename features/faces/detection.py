@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feie.features.errors import UsageError
-from feie.features.video.folder import Image
+from feie.features.video.reader import Image
 
 
 class Faces(NamedTuple):

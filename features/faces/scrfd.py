@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from feie.features.errors import MissingWeightsError, UsageError
 from feie.features.faces.detection import DetectOptions, Faces, ScaledDetector
-from feie.features.video.folder import Image
+from feie.features.video.reader import Image
 
 MODEL_PACKS = ("buffalo_s", "buffalo_sc", "buffalo_m", "buffalo_l", "antelopev2")
 """insightface's model packs in the order in which a bare ``scrfd`` looks for them: the lightest

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from feie.features.faces.align import is_alignable
 from feie.features.faces.detection import Detector, Faces, rescaled
 from feie.features.faces.track import MainFace, Tracks
-from feie.features.video.folder import Frame, Image
+from feie.features.video.reader import Frame, Image
 
 
 class Search:

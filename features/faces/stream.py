@@ -16,7 +16,7 @@ from feie.features.faces.crop import ALIGNED, Crop
 from feie.features.faces.detection import Detector, Faces, rescaled
 from feie.features.faces.search import Search
 from feie.features.video.file import open_reader
-from feie.features.video.folder import FOLDER_FPS, Frame, Image
+from feie.features.video.reader import FOLDER_FPS, Frame, Image
 from feie.features.video.sources import Source
 
 MOST_STRIDE = 30

@@ -13,7 +13,7 @@ import numpy as np
 
 from feie.features.errors import MissingWeightsError, UsageError
 from feie.features.faces.detection import DetectOptions, Faces, ScaledDetector
-from feie.features.video.folder import Image
+from feie.features.video.reader import Image
 
 FETCHED = "~/.cache/feie/models/face_detection_yunet_2023mar.onnx"
 

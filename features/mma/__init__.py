@@ -1,1 +1,5 @@
 """The multi-task affect network (MMA) and what trains it."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -1,1 +1,5 @@
 """Synthetic faces with known action units, rendered from the ICT face model."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from feie.features.synthetic.arrays import Floats, f32
-from feie.features.synthetic.ict import FaceMesh, Part
+from feie.features.synthetic.ict import FaceMesh, MeshPart
 
 TEXTURE_SIZE = 512
 CROWN = np.array([0.0, 4.0, 1.0], np.float32)
@@ -68,9 +68,9 @@ def make_fields(mesh: FaceMesh) -> Fields:
     p = mesh.neutral
     x, y, z = p.T
     face = np.zeros(len(p), bool)
-    face[np.unique(mesh.triangles[mesh.part == Part.FACE])] = True
+    face[np.unique(mesh.triangles[mesh.part == MeshPart.FACE])] = True
     skin = face.copy()
-    skin[np.unique(mesh.triangles[mesh.part == Part.HEAD])] = True
+    skin[np.unique(mesh.triangles[mesh.part == MeshPart.HEAD])] = True
     front = _smoothstep(z, 2.0, 6.0)
 
     blush = (_bump(p, 4.6, 0.2, 1.7, 1.5) + 0.8 * _bump(p, 0.0, 0.4, 1.1, 1.0)) * front
@@ -112,7 +112,7 @@ class TextureMap:
     """Finds texture pixels of points given on the front of the mean neutral face."""
 
     def __init__(self, mesh: FaceMesh) -> None:
-        face = np.unique(mesh.triangles[mesh.part == Part.FACE])
+        face = np.unique(mesh.triangles[mesh.part == MeshPart.FACE])
         face = face[mesh.neutral[face, 2] > 3.0]
         self._tree = cKDTree(mesh.neutral[face, :2])
         self._uv = mesh.uv[face]

@@ -21,7 +21,7 @@ from feie.features.errors import DataError
 from feie.features.synthetic.arrays import Floats, Ints
 
 
-class Part(IntEnum):
+class MeshPart(IntEnum):
     """What a triangle is made of."""
 
     FACE = 0
@@ -36,13 +36,13 @@ class Part(IntEnum):
 # Material of the file -> part. Wet layers (occlusion, fluid, blend) and the flat iris discs,
 # which lie inside the eyeball, are left out: irises are painted on the eyeball instead.
 PARTS = {
-    "M_Face": Part.FACE,
-    "M_BackHead": Part.HEAD,
-    "M_GumsTongue": Part.GUMS,
-    "M_Teeth": Part.TEETH,
-    "M_ScleraLeft": Part.EYE,
-    "M_ScleraRight": Part.EYE,
-    "M_EyeLashes": Part.LASHES,
+    "M_Face": MeshPart.FACE,
+    "M_BackHead": MeshPart.HEAD,
+    "M_GumsTongue": MeshPart.GUMS,
+    "M_Teeth": MeshPart.TEETH,
+    "M_ScleraLeft": MeshPart.EYE,
+    "M_ScleraRight": MeshPart.EYE,
+    "M_EyeLashes": MeshPart.LASHES,
 }
 # Mouth and eye sockets share the material of the back of the head; ICT documents their range.
 SOCKET_VERTICES = range(11248, 14062)
@@ -67,9 +67,9 @@ class FaceMesh:
     triangles : (T, 3) int64
         Vertex indices, counter-clockwise seen from outside.
     part : (T,) int64
-        `Part` of each triangle.
+        `MeshPart` of each triangle.
     uv : (V, 2) float32
-        Texture coordinates of the face in [0, 1], v up; meaningless outside `Part.FACE`.
+        Texture coordinates of the face in [0, 1], v up; meaningless outside `MeshPart.FACE`.
     eyes : tuple of two int64 arrays
         Eyeball vertices: the subject's right eye (left in the image), then the left.
     landmarks : tuple of five int64 arrays
@@ -173,10 +173,10 @@ def load_ict(path: Path) -> FaceMesh:
     quads, material, quad_uv = quads[wanted], material[wanted], quad_uv[wanted]
     part = np.array([PARTS[name] for name in material], np.int64)
     socket = np.array(SOCKET_VERTICES)
-    part[(part == Part.HEAD) & np.isin(quads, socket).all(axis=1)] = Part.SOCKET
+    part[(part == MeshPart.HEAD) & np.isin(quads, socket).all(axis=1)] = MeshPart.SOCKET
 
     uv = np.zeros((len(neutral), 2), np.float32)
-    on_face = part == Part.FACE
+    on_face = part == MeshPart.FACE
     uv[quads[on_face].ravel()] = uv_table[quad_uv[on_face].ravel()]
 
     four = quads[:, 3] >= 0
@@ -197,7 +197,7 @@ def load_ict(path: Path) -> FaceMesh:
         np.array([index[MOUTH_CORNER]]),
     )
     kept = neutral[used]
-    eyeball = np.unique(triangles[part == Part.EYE])
+    eyeball = np.unique(triangles[part == MeshPart.EYE])
     return FaceMesh(
         neutral=kept,
         identity=np.ascontiguousarray(identity[:, used]),

@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 
 from feie.features.synthetic.arrays import Floats, Image, f32
 from feie.features.synthetic.fields import texture_pixels, tileable_noise
-from feie.features.synthetic.ict import Part
+from feie.features.synthetic.ict import MeshPart
 from feie.features.synthetic.person import Person
 
 CURTAIN = 7  # a part beside those of the mesh: hair that falls beside and behind the face
 
 # Linear albedo of what is not skin.
 _PLAIN = np.zeros((8, 3), np.float32)
-_PLAIN[Part.SOCKET] = (0.10, 0.03, 0.03)
-_PLAIN[Part.GUMS] = (0.36, 0.10, 0.10)
-_PLAIN[Part.TEETH] = (0.62, 0.58, 0.50)
-_PLAIN[Part.EYE] = (0.46, 0.43, 0.41)
+_PLAIN[MeshPart.SOCKET] = (0.10, 0.03, 0.03)
+_PLAIN[MeshPart.GUMS] = (0.36, 0.10, 0.10)
+_PLAIN[MeshPart.TEETH] = (0.62, 0.58, 0.50)
+_PLAIN[MeshPart.EYE] = (0.46, 0.43, 0.41)
 _GLOSS = np.array([1.0, 0.5, 0.3, 1.5, 2.0, 2.0, 0.0, 0.8], np.float32)
 
 
@@ -42,7 +42,7 @@ class Materials:
         values : (P, 9)
             Texture coordinates, then the columns of `Fields.stacked`.
         kind : (P,)
-            `Part` or `CURTAIN`.
+            `MeshPart` or `CURTAIN`.
         texture : (S, S, 3) uint8
             Coverage of brow hairs, red of the lips, depth of expression lines.
 
@@ -63,7 +63,7 @@ class Materials:
         pores = noise(self._fine, around * 14 + shift[2], height * 14 + shift[3])
         strand = noise(self._fine, around * 16 + mottle * 2, height * 5 + shift[1])
 
-        face = kind == Part.FACE
+        face = kind == MeshPart.FACE
         pixels = texture_pixels(values[:, :2])
         drawn = _sample(texture, pixels).astype(np.float32) / 255
         drawn[~face] = 0
@@ -84,7 +84,7 @@ class Materials:
         brow_colour = person.hair * np.float32(min(0.8, 0.22 / float(person.hair.max())))
         albedo += brow * (brow_colour - albedo)
 
-        skinned = face | (kind == Part.HEAD)
+        skinned = face | (kind == MeshPart.HEAD)
         if person.hair_thickness > 0:
             softness = 0.35 + 0.2 * (person.seed % 6)
             ragged = np.clip((hair + 0.10 * strand + 0.22 * mottle) / softness, 0, 1)
@@ -96,7 +96,7 @@ class Materials:
 
         plain = ~skinned & (kind != CURTAIN)
         albedo[plain] = _PLAIN[kind[plain]]
-        eye = kind == Part.EYE
+        eye = kind == MeshPart.EYE
         albedo[eye] = _eye_colour(iris[eye], person, pores[eye])
         gloss = _GLOSS[kind] * (1 + 1.2 * lips[:, 0]) * (1 - 0.6 * ragged[:, 0])
         return np.maximum(albedo, 0.003).astype(np.float32), gloss.astype(np.float32)
@@ -115,7 +115,7 @@ def _sample(texture: Image, pixels: Floats) -> Image:
 
 def _eye_colour(angle: Floats, person: Person, noise: Floats) -> Floats:
     """Albedo (P, 3) of the eyeball by the angle from its axis: pupil, iris, limbus, sclera."""
-    white = np.broadcast_to(_PLAIN[Part.EYE], (len(angle), 3)).copy()
+    white = np.broadcast_to(_PLAIN[MeshPart.EYE], (len(angle), 3)).copy()
     white *= 1 - np.clip(angle[:, None] - 0.7, 0, 1) * f32([0.25, 0.5, 0.5])
     disc = np.clip((0.50 - angle) / 0.05, 0, 1)[:, None]
     rim = 1 - 0.6 * np.clip((angle - 0.36) / 0.12, 0, 1)[:, None]

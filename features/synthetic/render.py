@@ -18,7 +18,7 @@ from feie.features.synthetic.fields import (
     make_fields,
 )
 from feie.features.synthetic.hair import long_hair, long_hair_triangles
-from feie.features.synthetic.ict import FaceMesh, Part, normals_operator, vertex_normals
+from feie.features.synthetic.ict import FaceMesh, MeshPart, normals_operator, vertex_normals
 from feie.features.synthetic.light import Lighting
 from feie.features.synthetic.linework import brow_map, glasses_lines, wrinkle_map
 from feie.features.synthetic.materials import CURTAIN, Materials
@@ -73,7 +73,7 @@ class FaceRenderer:
         away = mesh.neutral - CROWN
         self._away = f32(away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-6))
         self._materials = Materials()
-        lashes = mesh.part == Part.LASHES
+        lashes = mesh.part == MeshPart.LASHES
         self._lashes = np.concatenate([mesh.triangles[lashes], mesh.triangles[lashes][:, ::-1]])
         self._triangles = mesh.triangles[~lashes]
         self._operator = normals_operator(self._triangles, len(mesh.neutral))

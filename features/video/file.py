@@ -17,27 +17,10 @@ from av.video.stream import VideoStream
 from feie.features.errors import UsageError, VideoError
 from feie.features.video.clock import rising
 from feie.features.video.colour import Painter
-from feie.features.video.folder import (
-    CORRUPT_SHARE,
-    FOLDER_FPS,
-    FolderReader,
-    Frame,
-    Image,
-    LazyFrame,
-    Reader,
-)
+from feie.features.video.folder import FolderReader
+from feie.features.video.reader import CORRUPT_SHARE, FOLDER_FPS, Image, LazyFrame, Reader
 from feie.features.video.sources import Source
 from feie.features.video.truncation import is_cut
-
-__all__ = [
-    "CORRUPT_SHARE",
-    "FOLDER_FPS",
-    "FolderReader",
-    "Frame",
-    "Reader",
-    "VideoReader",
-    "open_reader",
-]
 
 # Demuxers that turn pictures, text and playlists into "videos": a .mp4 that is really a PNG or
 # a list of other files is not what anybody meant by a folder of videos.
@@ -92,7 +75,7 @@ class VideoReader(Reader):
     has patched up are kept. A file fails as
 
     - ``truncated``, on opening, when it has fewer bytes than its own structure claims (mp4, mov,
-      mkv, webm, avi, wmv, gif: see `containers.is_cut`); at the end, when the packets end
+      mkv, webm, avi, wmv, gif: see `truncation.is_cut`); at the end, when the packets end
       earlier than the header promises, by more than three frames or 0.15 s, whichever is more.
       The promise is the stream's own duration, against which the video's packets are held, or
       else the container's, against which those of every stream are held (an avi is judged by its

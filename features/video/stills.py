@@ -6,14 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import av
-import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from feie.features.errors import VideoError
-from feie.features.faces.align import align_face, is_alignable
 from feie.features.video.file import VideoReader, open_reader
-from feie.features.video.folder import FOLDER_FPS, Image, LazyFrame
+from feie.features.video.reader import FOLDER_FPS, Image, LazyFrame
 from feie.features.video.sources import Source
 
 _SLACK = 2e-3  # s: Matroska and tables of other tools round time stamps to milliseconds
@@ -21,7 +17,6 @@ _JUMP = 10.0  # s ahead of the last frame that are skipped by a seek: most key f
 # Demuxers whose files have one rising clock and an index. Streams may start their clock anew on the
 # way, and a seek by time then lands on the wrong turn of it.
 _SEEKABLE = {"mov", "matroska"}
-_MARGIN = 1.3  # sides of a box that a crop without landmarks shows
 
 
 def stills(source: Source, times: Iterable[float], fps: float | None = None) -> dict[float, Image]:
@@ -45,7 +40,7 @@ def stills(source: Source, times: Iterable[float], fps: float | None = None) -> 
     Raises
     ------
     VideoError
-        The source cannot be opened, see `decode.VideoReader` and `frames.FolderReader`.
+        The source cannot be opened, see `file.VideoReader` and `folder.FolderReader`.
     """
     wanted = sorted(set(times))
     found: dict[float, Image] = {}
@@ -56,50 +51,6 @@ def stills(source: Source, times: Iterable[float], fps: float | None = None) -> 
         with open_reader(source, fps, FOLDER_FPS) as reader:
             found |= dict(_images(_latest(reader.lazily(), missing)))
     return found
-
-
-def face_picture(
-    rgb: Image,
-    landmarks: NDArray[np.floating],
-    bbox: NDArray[np.floating],
-    size: int,
-    unit: tuple[int, int] | None = None,
-) -> Image:
-    """Cut the face out of a frame: aligned by its landmarks, else its box, else the whole frame.
-
-    Parameters
-    ----------
-    rgb : (h, w, 3) uint8 array
-        The frame.
-    landmarks : (5, 2) float array
-        px, in ArcFace's order; NaN where unknown.
-    bbox : (4,) float array
-        x0, y0, x1, y1, px; NaN where unknown.
-    size : int
-        Side of the picture, px.
-    unit : (int, int), optional
-        Width and height of the frame in whose pixels box and landmarks are, where that may not be
-        this one's.
-
-    Returns
-    -------
-    (size, size, 3) uint8 array
-        Black where it reaches beyond the frame.
-    """
-    height, width = rgb.shape[:2]
-    if unit is not None and min(unit) > 0 and unit != (width, height):
-        scale_by = np.array([width / unit[0], height / unit[1]], np.float32)
-        landmarks, bbox = landmarks * scale_by, bbox * np.tile(scale_by, 2)
-    if is_alignable(landmarks):
-        return align_face(rgb, landmarks, size)
-    box = np.array([0, 0, width, height], np.float64)
-    margin = 1.0
-    if np.isfinite(bbox).all() and (bbox[2:] > bbox[:2]).all():
-        box, margin = bbox.astype(np.float64), _MARGIN
-    scale = size / (margin * max(box[2] - box[0], box[3] - box[1]))
-    shift = size / 2 - scale * (box[:2] + box[2:]) / 2
-    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    return np.asarray(cv2.warpAffine(rgb, matrix, (size, size), flags=cv2.INTER_LINEAR), np.uint8)
 
 
 class _JumpingReader(VideoReader):

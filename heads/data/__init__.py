@@ -1,1 +1,5 @@
 """Labels, ragged sequences and batches: what a head reads."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -14,11 +14,11 @@ from pydantic import BeforeValidator
 from feie.features.errors import HeadError, StoreError, UsageError
 from feie.features.store.backends.location import is_url
 from feie.features.store.reader import Store, open_store
+from feie.features.text import counted
 from feie.heads.data.inputs import Prepared, find_columns, prepare
 from feie.heads.models.plugin import PluginConfig, code_changed
 from feie.heads.runs.checkpoint import find_again
 from feie.heads.runs.run import Part, Run
-from feie.heads.wording import counted
 
 StorePaths = Annotated[
     tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)

@@ -1,1 +1,5 @@
 """`feie dump`: the numbers of a store in the formats of others."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

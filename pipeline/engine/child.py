@@ -39,7 +39,7 @@ class Child:
         threading.Thread(target=self._receive, daemon=True).start()
         try:
             engine = LocalEngine(options, self._announce)
-            self._send(Ready(engine.made))
+            self._send(Ready(engine.provenance))
             threading.Thread(target=self._beat, args=(engine, options.timeout), daemon=True).start()
             while True:
                 for finished in engine.records(self._sources()):
@@ -81,14 +81,14 @@ class Child:
         counts: dict[int, int] = {}
         while True:
             time.sleep(period)
-            pulses = dict(engine.stage.pulses)
-            now = {n: pulse.count for n, pulse in pulses.items()}
+            liveness = dict(engine.stage.liveness)
+            now = {n: alive.count for n, alive in liveness.items()}
             idle = {
-                n: 0.0 if pulses[n].waiting or now[n] != counts.get(n) else idle[n] + period
-                for n in pulses
+                n: 0.0 if liveness[n].waiting or now[n] != counts.get(n) else idle[n] + period
+                for n in liveness
             }
             counts = now
-            hashes = {n: pulse.fingerprint for n, pulse in pulses.items()}
+            hashes = {n: alive.fingerprint for n, alive in liveness.items()}
             self._send(Beat(idle, hashes, engine.frames))
 
 

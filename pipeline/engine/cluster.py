@@ -24,7 +24,7 @@ from feie.features.errors import EngineError, FeieError, UsageError, VideoError,
 from feie.features.video.sources import Source
 from feie.pipeline.engine import worker as remote
 from feie.pipeline.engine.options import ExtractOptions, absolute_extractor, cores
-from feie.pipeline.engine.protocol import Finished, Made, failure
+from feie.pipeline.engine.protocol import Finished, Provenance, failure
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 
 _TICK = 1.0  # seconds after which a waiting caller gets a word
@@ -93,12 +93,12 @@ class ClusterEngine:
                 progress(Progress("workers", 0, None, {}, told))
             self._client = Client(self._cluster, set_as_default=False)
         try:
-            self.made: Made = self._ask(progress)
+            self.provenance: Provenance = self._ask(progress)
         except BaseException:
             self.close()
             raise
 
-    def _ask(self, progress: ProgressCallback) -> Made:
+    def _ask(self, progress: ProgressCallback) -> Provenance:
         """Let a worker load its engine, to learn what it makes."""
         future = self._submit([])
         told = False
@@ -109,7 +109,7 @@ class ClusterEngine:
         parcel = _result(future)
         if parcel is None:
             raise EngineError("workers die while they load the network: is their memory enough?")
-        return parcel.made
+        return parcel.provenance
 
     def close(self) -> None:
         """Take back what is out; end the cluster if it was started here."""
@@ -217,10 +217,10 @@ class ClusterEngine:
     def _take_over(self, parcel: remote.Parcel) -> None:
         """Note what a worker says of its numbers; all workers must make the same."""
         for what, ours, theirs in (
-            ("extractor", self.made.extractor, parcel.made.extractor),
+            ("extractor", self.provenance.extractor, parcel.provenance.extractor),
             ("detector", self.detector or parcel.detector, parcel.detector or self.detector),
-            ("device", _kind(self.made.device), _kind(parcel.made.device)),
-            ("versions", self.made.versions, parcel.made.versions),
+            ("device", _kind(self.provenance.device), _kind(parcel.provenance.device)),
+            ("versions", self.provenance.versions, parcel.provenance.versions),
         ):
             if ours != theirs:
                 raise UsageError(

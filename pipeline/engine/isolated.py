@@ -8,15 +8,15 @@ from typing import Any
 
 from feie.features.errors import EngineError, VideoError
 from feie.features.video.sources import Source, fingerprint
-from feie.pipeline.engine.link import ChildDiedError, ChildProcess
+from feie.pipeline.engine.link import ChildExitError, ChildProcess
 from feie.pipeline.engine.messages import At, Beat, Broke, Done, Over, Ready
 from feie.pipeline.engine.options import ExtractOptions, cores
-from feie.pipeline.engine.protocol import Finished, Made, failure
+from feie.pipeline.engine.protocol import Finished, Provenance, failure
 
 _AHEAD = 64  # sources that may be under way beyond the first unfinished one
 _TICK = 1.0  # seconds after which a waiting caller gets a word
-_FATAL_DEATHS = 2  # a video that kills its engine so often is recorded as failed
-_BARREN_DEATHS = 3  # an engine that dies so often while no video is read will never work
+_MOST_EXITS = 2  # a video that kills its engine so often is recorded as failed
+_MOST_IDLE_EXITS = 3  # an engine that dies so often while no video is read will never work
 
 
 class _Work:
@@ -26,10 +26,10 @@ class _Work:
         self._fresh = enumerate(sources)
         self._next = next(self._fresh, None)
         self._upcoming = 0
-        self.again: deque[tuple[int, Source]] = deque()  # innocent, interrupted
+        self.again: deque[tuple[int, Source]] = deque()  # interrupted by another one
         self.alone: deque[tuple[int, Source]] = deque()  # suspected of a crash
         self.done: dict[int, Finished] = {}
-        self.deaths: Counter[int] = Counter()
+        self.exits: Counter[int] = Counter()
 
     @property
     def over(self) -> bool:
@@ -72,7 +72,7 @@ class _Session:
 
 
 class IsolatedEngine:
-    """An engine in a child process; see `results.Engine`.
+    """An engine in a child process; see `protocol.Engine`.
 
     After a crash, the videos that threads were reading are suspects: each is tried again alone,
     and one that crashes its process twice is recorded as failed. A video whose reading does not
@@ -93,44 +93,44 @@ class IsolatedEngine:
         self._options = options
         self._window = _AHEAD + 4 * (options.threads or cores())
         self._process: ChildProcess | None = None
-        self._barren = 0
+        self._idle_exits = 0
         self._frames_before = 0
         self.detector: dict[str, Any] | None = None
         self.frames = 0
         try:
-            while (made := self._start()) is None:
+            while (provenance := self._start()) is None:
                 pass
         except BaseException:
             self.close()
             raise
-        self.made: Made = made
+        self.provenance: Provenance = provenance
 
     @property
     def pid(self) -> int | None:
         """Id of the child, None while there is none."""
         return self._process.pid if self._process else None
 
-    def _start(self) -> Made | None:
+    def _start(self) -> Provenance | None:
         """Start a child; None where it died before it was ready."""
         self._frames_before = self.frames
         self._process = ChildProcess(self._options)
         try:
             while (message := self._process.receive(_TICK)) is None:
                 pass
-        except ChildDiedError:
-            self._count_barren(self._process.buried())
+        except ChildExitError:
+            self._count_idle_exit(self._process.exit_reason())
             return None
         if isinstance(message, Broke):
             raise message.error
         assert isinstance(message, Ready)
-        return message.made
+        return message.provenance
 
-    def _count_barren(self, how: str) -> None:
+    def _count_idle_exit(self, how: str) -> None:
         self._process = None
-        self._barren += 1
-        if self._barren >= _BARREN_DEATHS:
+        self._idle_exits += 1
+        if self._idle_exits >= _MOST_IDLE_EXITS:
             raise EngineError(
-                f"the process that extracts died {self._barren} times ({how}) while it read no "
+                f"the process that extracts died {self._idle_exits} times ({how}) while it read no "
                 "video: is the memory enough for this --batch-size, does --device work?"
             )
 
@@ -160,8 +160,8 @@ class IsolatedEngine:
             session = _Session()
             try:
                 yield from self._converse(work, session)
-            except ChildDiedError as death:
-                self._after_death(work, session, death.silent)
+            except ChildExitError as ended:
+                self._after_exit(work, session, ended.silent)
             yield from work.in_order()
 
     def _converse(self, work: _Work, session: _Session) -> Iterator[Finished | None]:
@@ -178,7 +178,7 @@ class IsolatedEngine:
                     # Counted in ticks for the reason given in `Child._beat`.
                     if silent > self._options.timeout + 5 * _TICK:
                         self._process.kill()
-                        raise ChildDiedError(silent=True)
+                        raise ChildExitError(silent=True)
                     yield None
                 case At(number, working):
                     (session.working.add if working else session.working.discard)(number)
@@ -190,7 +190,7 @@ class IsolatedEngine:
                         return
                     yield None
                 case Done():
-                    self._barren = 0
+                    self._idle_exits = 0
                     self.detector = message.detector or self.detector
                     number, _ = session.given[session.finished]
                     session.finished += 1
@@ -217,21 +217,21 @@ class IsolatedEngine:
             self._process.send(None)
             session.closed = True
 
-    def _after_death(self, work: _Work, session: _Session, silent: bool) -> None:
-        """Sort what was under way into suspects and innocents."""
+    def _after_exit(self, work: _Work, session: _Session, silent: bool) -> None:
+        """Sort what was under way into suspects and those merely interrupted."""
         assert self._process is not None
-        how = self._process.buried()
+        how = self._process.exit_reason()
         suspects = session.working & session.unfinished.keys()
         if not suspects:
-            self._count_barren(how)
+            self._count_idle_exit(how)
         self._process = None
-        innocent = []
+        interrupted = []
         for place, (number, source) in session.unfinished.items():
             if place not in suspects:
-                innocent.append((number, source))
+                interrupted.append((number, source))
                 continue
-            work.deaths[number] += 1
-            if work.deaths[number] < _FATAL_DEATHS:
+            work.exits[number] += 1
+            if work.exits[number] < _MOST_EXITS:
                 work.alone.append((number, source))
             else:
                 error = VideoError(
@@ -243,15 +243,15 @@ class IsolatedEngine:
                 # A hang may come from the disk: what is not known yet is not read now.
                 known = session.beat.hashes.get(place, "") if silent else _hash(source)
                 work.done[number] = failure(source, error, known)
-        work.again.extendleft(reversed(innocent))
+        work.again.extendleft(reversed(interrupted))
 
     def _after_hang(self, work: _Work, session: _Session) -> None:
         """Give up the videos that stand still; the child cannot be talked out of them."""
         self.close()
-        innocent = []
+        interrupted = []
         for place, (number, source) in session.unfinished.items():
             if session.beat.idle.get(place, 0.0) <= self._options.timeout:
-                innocent.append((number, source))
+                interrupted.append((number, source))
                 continue
             told = (
                 f"reading {source.relative} did not move for {self._options.timeout:g} s "
@@ -259,7 +259,7 @@ class IsolatedEngine:
             )
             known = session.beat.hashes.get(place, "")
             work.done[number] = failure(source, VideoError("timeout", told), known)
-        work.again.extendleft(reversed(innocent))
+        work.again.extendleft(reversed(interrupted))
 
 
 def _hash(source: Source) -> str:

@@ -19,10 +19,10 @@ _BOOT = (
 # Pictures that one thread allocates and another frees leave the heap of each thread as large as it
 # ever was; from two heaps for all, glibc gives back what a long video no longer needs.
 _SURROUNDINGS = {"MALLOC_ARENA_MAX": "2"}
-_LAST_BREATH = 5.0  # seconds given to a child that has hung up
+_EXIT_SECONDS = 5.0  # seconds given to a child that has hung up
 
 
-class ChildDiedError(Exception):
+class ChildExitError(Exception):
     """The child is gone; `silent` where it had to be helped."""
 
     def __init__(self, silent: bool = False) -> None:
@@ -70,13 +70,13 @@ class ChildProcess:
         try:
             message: Message | None = self._link.recv() if self._link.poll(seconds) else None
         except (EOFError, OSError):
-            raise ChildDiedError from None
+            raise ChildExitError from None
         return message
 
-    def buried(self) -> str:
+    def exit_reason(self) -> str:
         """Wait for the end of a child that has hung up, and tell how it came."""
         try:
-            code = self._process.wait(_LAST_BREATH)
+            code = self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
             code = -signal.SIGKILL
@@ -93,4 +93,4 @@ class ChildProcess:
         self._process.kill()
         # Not for ever: one that waits for a dead file server cannot even be killed.
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_LAST_BREATH)
+            self._process.wait(_EXIT_SECONDS)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from feie.features.faces.stream import FaceStream
 
 
-class Pulse:
+class Liveness:
     """Counts what the reading of one video has got done; whoever watches looks for a change.
 
     Attributes

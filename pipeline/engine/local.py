@@ -11,7 +11,7 @@ from feie.features.faces.detectors import DetectOptions, Detector, describe_dete
 from feie.features.faces.stream import FaceOptions
 from feie.features.video.sources import Source
 from feie.pipeline.engine.options import ExtractOptions, cores
-from feie.pipeline.engine.protocol import Finished, Made
+from feie.pipeline.engine.protocol import Finished, Provenance
 from feie.pipeline.engine.threads import Announce, StageOne
 from feie.pipeline.provenance import library_versions
 
@@ -39,7 +39,7 @@ class LocalEngine:
             options.compiled,
             options.weights,
         )
-        self.made = Made(
+        self.provenance = Provenance(
             schema=extractor.schema,
             extractor={"name": extractor.name, "sha256": extractor.sha256, **extractor.extra},
             embedding_dim=extractor.embedding_dim if options.embedding else 0,

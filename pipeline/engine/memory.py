@@ -20,7 +20,7 @@ def _find_trim() -> Callable[[int], int] | None:
 _TRIM = _find_trim()
 
 
-class Heap:
+class MemoryTrimmer:
     """Trims the heap now and then.
 
     Results of a few bytes, which stay, lie between pictures, which go: glibc then keeps what it

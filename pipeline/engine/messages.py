@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from feie.pipeline.engine.protocol import Finished, Made
+from feie.pipeline.engine.protocol import Finished, Provenance
 
 
 @dataclass(frozen=True)
 class Ready:
     """The engine is loaded."""
 
-    made: Made
+    provenance: Provenance
 
 
 @dataclass(frozen=True)

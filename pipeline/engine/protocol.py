@@ -27,7 +27,7 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Made:
+class Provenance:
     """What an engine says of the numbers that it makes.
 
     Attributes
@@ -58,7 +58,7 @@ class Engine(Protocol):
     """Turns sources into records: in this process, in a child of it, or on a cluster."""
 
     @property
-    def made(self) -> Made:
+    def provenance(self) -> Provenance:
         """What it says of the numbers that it makes."""
 
     @property

@@ -19,8 +19,8 @@ from feie.features.faces.detectors import Detector
 from feie.features.faces.stream import FaceChunk, FaceOptions, FaceStream
 from feie.features.video.sources import Source, fingerprint
 from feie.pipeline.engine.batching import Batcher
-from feie.pipeline.engine.liveness import Pulse
-from feie.pipeline.engine.memory import Heap
+from feie.pipeline.engine.liveness import Liveness
+from feie.pipeline.engine.memory import MemoryTrimmer
 from feie.pipeline.engine.protocol import Finished
 from feie.pipeline.engine.video import OpenVideo
 
@@ -118,7 +118,7 @@ class StageOne:
         The detector, once a video has needed it.
     frames : int
         Frames seen so far, for the progress report.
-    pulses : dict of int to Pulse
+    liveness : dict of int to Liveness
         Signs of life of the sources that threads are at, by number.
     """
 
@@ -143,7 +143,7 @@ class StageOne:
         self._detector_lock = threading.Lock()
         self.detector: Detector | None = None
         self.frames = 0
-        self.pulses: dict[int, Pulse] = {}
+        self.liveness: dict[int, Liveness] = {}
 
     def _get_detector(self) -> Detector:
         with self._detector_lock:
@@ -236,10 +236,10 @@ class StageOne:
         video = OpenVideo(source)
         out.put(_Begin(number, video))
         self._announce(number, True)
-        pulse = self.pulses[number] = Pulse()
+        alive = self.liveness[number] = Liveness()
         try:
-            for item in self._process(video, pulse):
-                with pulse.resting():
+            for item in self._process(video, alive):
+                with alive.resting():
                     if isinstance(item, _Faces):
                         _extract(batcher, item)
                     out.put(item)
@@ -261,18 +261,18 @@ class StageOne:
             text = f"{type(error).__name__}: {error}"
             out.put(_Failure(video, VideoError("unexpected", text)))
         finally:
-            del self.pulses[number]
+            del self.liveness[number]
             self._announce(number, False)
         return True
 
-    def _process(self, video: OpenVideo, pulse: Pulse) -> Iterator[_Faces | _End]:
+    def _process(self, video: OpenVideo, alive: Liveness) -> Iterator[_Faces | _End]:
         def detector() -> Detector:
-            with pulse.resting():
+            with alive.resting():
                 return self._get_detector()
 
-        video.fingerprint = pulse.fingerprint = fingerprint(video.source, pulse.beat)
+        video.fingerprint = alive.fingerprint = fingerprint(video.source, alive.beat)
         with FaceStream(video.source, self._options, detector) as stream:
-            pulse.follow(stream)
+            alive.follow(stream)
             for chunk in stream:
                 yield _Faces(video, chunk)
             _refuse_changed(video.source)
@@ -282,7 +282,7 @@ class StageOne:
         self, out: queue.Queue[_Item], running: int, ahead: threading.Semaphore, batcher: Batcher
     ) -> Iterator[Finished | None]:
         videos: dict[int, OpenVideo] = {}
-        heap = Heap(_TRIM_FRAMES)
+        trimmer = MemoryTrimmer(_TRIM_FRAMES)
         upcoming = 0
         while running:
             try:
@@ -300,7 +300,7 @@ class StageOne:
                 case _Faces():
                     item.video.chunks.append(item.chunk)
                     self.frames += len(item.chunk.time)
-                    heap.count(len(item.chunk.time))
+                    trimmer.count(len(item.chunk.time))
                 case _End():
                     item.video.ended = item.fps, item.width, item.height
                 case _Failure():

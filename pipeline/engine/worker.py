@@ -12,7 +12,7 @@ from typing import Any
 from feie.features.video.sources import Source
 from feie.pipeline.engine.isolated import IsolatedEngine
 from feie.pipeline.engine.options import ExtractOptions, cores
-from feie.pipeline.engine.protocol import Finished, Made
+from feie.pipeline.engine.protocol import Finished, Provenance
 
 _IDLE_SECONDS = 60.0  # an engine that nobody asks for any more gives its memory back
 
@@ -24,7 +24,7 @@ _engines: dict[str, list[tuple[IsolatedEngine, threading.Timer]]] = {}
 class Parcel:
     """What became of some videos, and what made the numbers."""
 
-    made: Made
+    provenance: Provenance
     detector: dict[str, Any] | None
     frames: int
     finished: list[Finished]
@@ -47,7 +47,7 @@ def extract_parcel(
     with _borrowed(_for_this_worker(options, gpus)) as engine:
         before = engine.frames
         finished = [item for item in engine.records(sources) if item is not None]
-        return Parcel(engine.made, engine.detector, engine.frames - before, finished)
+        return Parcel(engine.provenance, engine.detector, engine.frames - before, finished)
 
 
 def dask_setup(_: object) -> None:

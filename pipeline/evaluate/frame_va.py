@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from feie.features.errors import UsageError
 from feie.features.store.reader import Store, open_store
+from feie.features.text import counted
 from feie.heads.data.frame_labels import TARGETS, FrameLabels, load_frame_labels
 from feie.heads.data.inputs import InputConfig, find_columns
 from feie.heads.data.labels import SplitName
@@ -19,7 +20,6 @@ from feie.heads.models.frame_va import box_filter, fill_gaps
 from feie.heads.runs.checkpoint import find_again, find_run
 from feie.heads.runs.files import write_atomically, write_json
 from feie.heads.runs.frame_checkpoint import FrameHead, load_frame_head
-from feie.heads.wording import counted
 from feie.pipeline.evaluate.checks import head_leaks, log_test
 from feie.pipeline.evaluate.job import EvaluateOptions, difference_table
 from feie.pipeline.predict.frame_va import frame_lines

@@ -14,11 +14,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from feie.features.text import counted
 from feie.heads.data.frame_labels import TARGETS
 from feie.heads.measures.metrics import ccc, mean_defined
 from feie.heads.runs.files import write_atomically
 from feie.heads.runs.frame_checkpoint import FrameHead
-from feie.heads.wording import counted
 from feie.pipeline.evaluate.report import note_list, number_cell, page, picture, range_text, table
 from feie.pipeline.train.frame_data import FrameSplit
 

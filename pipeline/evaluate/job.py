@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from feie.features.errors import HeadError
 from feie.features.store.reader import Store
+from feie.features.text import counted
 from feie.heads.data.challenges import SubmissionForm, submission
 from feie.heads.data.joining import JoinAll, join_all
 from feie.heads.data.labels import Labels, SplitName, load_labels
@@ -30,7 +31,6 @@ from feie.heads.runs.stores import (
     stores_among,
     stores_of,
 )
-from feie.heads.wording import counted
 from feie.pipeline.evaluate.checks import differences, leaks, log_test
 from feie.pipeline.options import Flag, Options
 from feie.pipeline.progress import Progress, ProgressCallback, silent

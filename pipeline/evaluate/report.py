@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feie.features.text import counted
 from feie.heads.data.labels import Labels
 from feie.heads.measures.metrics import bootstrap_pearson, pearson
 from feie.heads.runs.files import write_atomically
 from feie.heads.runs.fusion import weight_range
 from feie.heads.runs.run import Run
 from feie.heads.runs.stores import Predicted
-from feie.heads.wording import counted
 from feie.pipeline.evaluate import figures
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from feie.features.store.writer import StoreWriter
 from feie.features.video.sources import Discovery, Source, discover, fingerprint
 from feie.pipeline.engine.choose import running_engine
 from feie.pipeline.engine.options import ExtractOptions
-from feie.pipeline.engine.protocol import Made
+from feie.pipeline.engine.protocol import Provenance
 from feie.pipeline.extract.reproduce import arguments_of
 from feie.pipeline.known import KnownVideos, refuse_track_names, said_before
 from feie.pipeline.progress import Progress, ProgressCallback, silent
@@ -129,7 +129,7 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
         running_engine(options, progress) as engine,
         StoreWriter(
             options.store,
-            _settings(options, engine.made),
+            _settings(options, engine.provenance),
             commit_videos=options.commit_videos,
             commit_seconds=options.commit_seconds,
             waiting=lambda words: progress(Progress("comparing", 0, message=words)),
@@ -139,7 +139,7 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
         todo = _compare(sources, known, options.retry_failed, progress)
         writer.touch(known.touched)
         if todo:
-            writer.refuse_other_detector(engine.made.detector)
+            writer.refuse_other_detector(engine.provenance.detector)
         result.skipped = len(sources) - len(todo)
         result.failures = _failed_before(sources, known, todo)
         named, done = False, 0
@@ -197,18 +197,18 @@ def _refuse_overlap(options: ExtractOptions) -> None:
         raise UsageError(f"--store and --videos are the same folder: {options.videos}")
 
 
-def _settings(options: ExtractOptions, made: Made) -> StoreSettings:
+def _settings(options: ExtractOptions, provenance: Provenance) -> StoreSettings:
     return StoreSettings(
-        schema=made.schema,
-        extractor=made.extractor,
+        schema=provenance.schema,
+        extractor=provenance.extractor,
         options={"faces": options.faces, "fps": options.fps, "embedding": options.embedding}
         # Stores made before there was a choice do not say.
         | ({"stride": options.stride} if options.stride > 1 else {})
         | ({"all_faces": True} if options.all_faces else {}),
-        embedding_dim=made.embedding_dim,
+        embedding_dim=provenance.embedding_dim,
         session={
-            "versions": made.versions,
-            "device": made.device,
+            "versions": provenance.versions,
+            "device": provenance.device,
             "batch_size": options.batch_size,
             "arguments": arguments_of(options),
         },

@@ -21,7 +21,7 @@ from matplotlib.font_manager import fontManager
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
-from feie.features.video.folder import Image
+from feie.features.video.reader import Image
 from feie.pipeline.inspect import panels
 from feie.pipeline.inspect.cells import Cells
 from feie.pipeline.inspect.panels import Panel

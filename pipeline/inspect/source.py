@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feie.features.errors import UsageError, VideoError
+from feie.features.faces.crop import face_picture
 from feie.features.store.reader import Store, VideoView
 from feie.features.video.numbering import VIDEO_SUFFIXES
 from feie.features.video.sources import Source, discover
-from feie.features.video.stills import face_picture, stills
+from feie.features.video.stills import stills
 from feie.pipeline.inspect.picture import FACES, Face
 
 _SIDE = 160  # px

@@ -1,1 +1,5 @@
 """`feie doctor`, `feie models`, `feie demo`: what this machine can do."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

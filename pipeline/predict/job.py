@@ -13,6 +13,7 @@ from pydantic import Field
 
 from feie.features.errors import StoreError, UsageError
 from feie.features.store.reader import Store
+from feie.features.text import counted
 from feie.heads.data.challenges import submission
 from feie.heads.data.frame_labels import TARGETS
 from feie.heads.data.joining import find_videos
@@ -30,7 +31,6 @@ from feie.heads.runs.stores import (
     predict_videos,
     stores_of,
 )
-from feie.heads.wording import counted
 from feie.pipeline.extract import job as extract
 from feie.pipeline.options import Flag, Options
 from feie.pipeline.predict.frame_va import predict_frames

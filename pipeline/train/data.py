@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from feie.features.errors import HeadError, LabelError, StoreError
 from feie.features.store.reader import Store, open_store
+from feie.features.text import counted
 from feie.heads.data.inputs import (
     SD_FLOOR,
     InputConfig,
@@ -21,7 +22,6 @@ from feie.heads.data.inputs import (
 from feie.heads.data.joining import Join, join
 from feie.heads.data.labels import Labels, load_labels
 from feie.heads.training.trainer import Examples
-from feie.heads.wording import counted
 from feie.pipeline.train.options import TrainHeadOptions
 
 _SPLITS: tuple[Literal["train", "val"], ...] = ("train", "val")

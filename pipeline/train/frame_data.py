@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from feie.features.errors import LabelError, UsageError
 from feie.features.store.reader import Store
+from feie.features.text import counted
 from feie.heads.data.frame_labels import FrameLabels, lay_over
 from feie.heads.data.inputs import InputConfig, to_logits
 from feie.heads.data.joining import find_videos
 from feie.heads.data.labels import SplitName
 from feie.heads.data.ragged import Ragged
-from feie.heads.wording import counted
 
 _BLOCK = 1 << 16
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from feie.features.errors import HeadError, UsageError
 from feie.features.store.reader import open_store
+from feie.features.text import counted
 from feie.heads.data.inputs import pick_columns
 from feie.heads.data.joining import JoinAll, join_all
 from feie.heads.data.labels import Labels, SplitName, load_labels
@@ -34,7 +35,6 @@ from feie.heads.runs.files import disk_errors, read_json, write_atomically, writ
 from feie.heads.runs.fusion import MOST_HEADS, Weighting, choose_weights, weight_range
 from feie.heads.runs.run import MEMBERS, Part, Run, load_run, save_fusion
 from feie.heads.runs.stores import faceless_notes, predict_videos, stores_of
-from feie.heads.wording import counted
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.provenance import library_versions
 from feie.pipeline.result import Cell, Result, Table

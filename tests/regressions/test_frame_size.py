@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from feie.features.faces.align import ARCFACE_TEMPLATE
+from feie.features.faces.crop import face_picture
 from feie.features.faces.detection import Faces
 from feie.features.faces.stream import FaceOptions, FaceStream
 from feie.features.video.sources import discover
-from feie.features.video.stills import face_picture
 
 SIZES = [(160, 120)] * 6 + [(80, 60)] * 6 + [(320, 240)] * 6 + [(200, 120)] * 6
 

@@ -1,1 +1,5 @@
 """From tables and arrays of others to videos: what every format shares."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

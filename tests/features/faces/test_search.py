@@ -14,7 +14,7 @@ from feie.features.faces.search import Search
 from feie.features.faces.stream import FaceOptions, FaceStream
 from feie.features.faces.track import Tracks
 from feie.features.video.file import open_reader
-from feie.features.video.folder import Frame
+from feie.features.video.reader import Frame
 from feie.features.video.sources import discover
 
 IMAGE = np.zeros((120, 160, 3), np.uint8)

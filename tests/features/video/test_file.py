@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from feie.features.errors import UsageError, VideoError
-from feie.features.video.file import FolderReader, Frame, VideoReader, open_reader
+from feie.features.video.file import VideoReader, open_reader
+from feie.features.video.folder import FolderReader
+from feie.features.video.reader import Frame
 from feie.features.video.sources import discover
 from feie.features.video.truncation import is_cut
 

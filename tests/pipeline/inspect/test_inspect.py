@@ -18,12 +18,13 @@ from typer.testing import CliRunner
 from feie.cli import app
 from feie.features.errors import UsageError
 from feie.features.faces.align import ARCFACE_TEMPLATE
+from feie.features.faces.crop import face_picture
 from feie.features.schema import AFFECT, VA_EXPR8, Schema
 from feie.features.store.writer import StoreWriter
 from feie.features.video import stills as stills_module
 from feie.features.video.file import VideoReader, open_reader
 from feie.features.video.sources import discover
-from feie.features.video.stills import face_picture, stills
+from feie.features.video.stills import stills
 from feie.pipeline.inspect.cells import cells_of
 from feie.pipeline.inspect.job import InspectOptions, _plain, run
 from feie.pipeline.inspect.panels import panels_of

@@ -1,0 +1,6 @@
+from .jobs import JOBS as JOBS
+from .jobs import job as job
+from .options import Flag as Flag
+from .options import Options as Options
+from .progress import Progress as Progress
+from .result import Result as Result

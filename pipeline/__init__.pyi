@@ -1,5 +1,5 @@
+from .functions import job as job
 from .jobs import JOBS as JOBS
-from .jobs import job as job
 from .options import Flag as Flag
 from .options import Options as Options
 from .progress import Progress as Progress

@@ -20,6 +20,7 @@ _HOMES = {
     "VideoDataset": "feie.heads.data.dataset",
     "VideoItem": "feie.heads.data.dataset",
     "VideoView": "feie.features.store.reader",
+    "collate": "feie.heads.data.loader",
     "load_labels": "feie.heads.data.labels",
     "loader": "feie.heads.data.loader",
     "open_store": "feie.features.store.reader",

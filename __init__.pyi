@@ -12,6 +12,7 @@ from feie.heads.data.dataset import VideoDataset as VideoDataset
 from feie.heads.data.dataset import VideoItem as VideoItem
 from feie.heads.data.labels import load_labels as load_labels
 from feie.heads.data.loader import VideoBatch as VideoBatch
+from feie.heads.data.loader import collate as collate
 from feie.heads.data.loader import loader as loader
 from feie.pipeline.dump.job import DumpResult
 from feie.pipeline.evaluate.frame_va import FrameEvaluateResult
@@ -178,6 +179,7 @@ def train_head(
     labels: str | Path = "labels.csv",
     subset: Sequence[str] | None = None,
     targets: Sequence[str] = (),
+    missing_label: Sequence[float] = (),
     runs: str | Path = "runs",
     name: str | None = None,
     seed: int = 0,
@@ -258,6 +260,7 @@ def evaluate(
     runs: str | Path = "runs",
     store: Sequence[str | Path] = (),
     labels: str | Path | None = None,
+    missing_label: Sequence[float] = (),
     split: Literal["train", "val", "test"] = "val",
     unmatched: float = 0.05,
     against: str | Path | None = None,
@@ -304,6 +307,7 @@ def ablate(
     labels: str | Path = "labels.csv",
     subset: Sequence[str] = ...,
     targets: Sequence[str] = (),
+    missing_label: Sequence[float] = (),
     out: str | Path | None = None,
     preset: Literal["default", "paper", "stat"] = "default",
     lr: float | None = None,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.abc import InspectLoader
 from importlib.machinery import ModuleSpec
@@ -50,14 +51,32 @@ class Plugin:
         Raises
         ------
         UsageError
-            It raises anything but a `FeieError`.
+            It does not take these arguments, or raises anything but a `FeieError`.
         """
+        self._check_arguments(arguments)
         try:
             return self.made_by(**arguments)
         except FeieError:
             raise
         except Exception as error:  # whatever it is, it is the plugin's
             raise UsageError(f"{self.spec} cannot be made: {_said(error)}") from error
+
+    def _check_arguments(self, arguments: Mapping[str, Any]) -> None:
+        try:
+            taken = inspect.signature(self.made_by)
+        except (TypeError, ValueError):  # of C, perhaps: it says so itself
+            return
+        try:
+            taken.bind(**arguments)
+        except TypeError:
+            names = ", ".join(arguments)
+            named = getattr(self.made_by, "__name__", "it")
+            wanted = f"{named}({names})"
+            if isinstance(self.made_by, type):
+                wanted = f"__init__(self, {names})"
+            raise UsageError(
+                f"{self.spec} needs `{wanted}`; it takes {taken} (docs/extending.md shows one)"
+            ) from None
 
 
 def names_file(spec: str) -> bool:

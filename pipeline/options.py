@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from feie.features.errors import UsageError
@@ -64,6 +65,27 @@ class Options(BaseModel):
     """Base of every job's options: frozen, and nothing that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_of_several(cls, given: Any) -> Any:
+        """Take one where an option has several, as in ``inspect(videos="one/id")``."""
+        if not isinstance(given, dict):
+            return given
+        alone = {k for k, v in given.items() if isinstance(v, str | Path) and _several(cls, k)}
+        return {name: (value,) if name in alone else value for name, value in given.items()}
+
+
+def _several(model: type[BaseModel], name: str) -> bool:
+    """Tell an option that is a sequence of texts or paths and reads no text by itself."""
+    field = model.model_fields.get(name)
+    if field is None or any(isinstance(m, BeforeValidator) for m in field.metadata):
+        return False
+    kinds = get_args(field.annotation) if get_args(field.annotation)[-1:] == (NoneType,) else ()
+    return any(
+        get_origin(kind) is tuple and get_args(kind)[0] in (str, Path)
+        for kind in (*kinds, field.annotation)
+    )
 
 
 def split_commas(value: object) -> object:

@@ -41,6 +41,11 @@ class PluginExtractor:
         made = plugin.make(device=device, weights=weights)
         self._extractor: Extractor = made
         self._spec = plugin.spec
+        if not callable(made):
+            raise UsageError(
+                f"{plugin.spec} needs `__call__(self, faces)`, which returns `Extraction` "
+                "(docs/extending.md shows one)"
+            )
         self.name = _own(made, plugin, "name", str)
         self.schema = _own(made, plugin, "schema", Schema)
         self.crop = _own(made, plugin, "crop", Crop, ALIGNED)
@@ -68,10 +73,22 @@ class PluginExtractor:
         check_faces(self.name, faces, self.crop.size)
         try:
             found = self._extractor(faces)
+            if not isinstance(found, Extraction):
+                raise EngineError(
+                    f"{self._spec}: `__call__` must return `Extraction`, not "
+                    f"{type(found).__name__} (docs/extending.md shows one)"
+                )
+            if self.embedding_dim and found.embedding is None:
+                raise EngineError(
+                    f"{self._spec}: its embedding_dim is {self.embedding_dim}, and `__call__` "
+                    "returned an `Extraction` without an embedding"
+                )
             affect = np.asarray(found.affect, np.float32)
             embedding = None
             if self.embedding_dim:
                 embedding = np.asarray(found.embedding, np.float16)
+        except EngineError:
+            raise
         except Exception as error:  # whatever it is, it is the plugin's
             raise EngineError(f"{self._spec} fails: {type(error).__name__}: {error}") from error
         self._check("affect", affect, len(faces), len(self.schema))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from feie.features.errors import StoreError, UsageError
 from feie.features.store.reader import RaggedRows, Store, open_store
@@ -45,6 +47,17 @@ class VideoItem:
     id: str
     frames: Tensor
     labels: Tensor | None
+
+
+def _refuse_default(items: Sequence[VideoItem], *, collate_fn_map: Any = None) -> None:
+    """Stand in for torch's own way to make a batch, which knows no videos of unlike length."""
+    raise UsageError(
+        "videos are of unlike length: give the DataLoader collate_fn=feie.collate, or use "
+        "feie.loader"
+    )
+
+
+default_collate_fn_map[VideoItem] = _refuse_default
 
 
 class VideoDataset(Dataset[VideoItem]):

@@ -207,6 +207,12 @@ def _make(plugin: Plugin, sha256: str, inputs: int, targets: int, seed: int) -> 
             f"{plugin.spec} makes no head: it should inherit feie.heads.models.plugin.HeadModel "
             "(docs/extending.md shows one)"
         )
+    own = type(model)
+    if own.score is HeadModel.score and own.forward is HeadModel.forward:
+        raise UsageError(
+            f"{plugin.spec} needs `score(self, frames, mask)`, which returns a tensor (videos, "
+            "targets) (docs/extending.md shows one)"
+        )
     if next(model.buffers(), None) is not None:
         name = next(name for name, _ in model.named_buffers())
         raise UsageError(f"{plugin.spec} keeps {name} in a buffer: all must be in parameters")
@@ -238,8 +244,12 @@ def _try(plugin: Plugin, model: HeadModel) -> None:
         raise UsageError(f"{plugin.spec} fails: {type(error).__name__}: {error}") from error
     finally:
         model.train()
-    if not isinstance(together, Tensor) or together.shape != (3, model.config.targets):
-        shape = tuple(getattr(together, "shape", ()))
+    if not isinstance(together, Tensor):
+        raise UsageError(
+            f"{plugin.spec}: `score` must return a tensor, not {type(together).__name__}"
+        )
+    if together.shape != (3, model.config.targets):
+        shape = tuple(together.shape)
         raise UsageError(
             f"{plugin.spec} scores 3 videos as {shape}; it should be {(3, model.config.targets)}"
         )

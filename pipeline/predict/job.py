@@ -182,6 +182,12 @@ def _common_maker(folder: Path, trained_on: Sequence[Mapping[str, Any]]) -> str 
             f"{folder} fuses heads on what {names} made, and videos are extracted by one: "
             f"extract or import a store for each, and name them with --store"
         )
+    if makers[0] and makers[0].get("sha256") is None:
+        raise UsageError(
+            f"{folder} was trained on imported features ({makers[0].get('name')}), which feie does "
+            f"not make of videos: import those of these videos, too, and give their store with "
+            f"--store, without --videos"
+        )
     return makers[0].get("name")
 
 

@@ -234,7 +234,7 @@ class Other:
         ("Buffered", r"keeps norm\.running_mean in a buffer"),
         ("Failing", "fails: KeyError: 'oops'"),
         ("Empty", "has no parameter"),
-        ("Picky", "cannot be made: TypeError"),
+        ("Picky", r"needs `__init__\(self, inputs, targets\)`; it takes"),
         ("Other", r"makes no head: it should inherit feie\.heads\.models\.plugin\.HeadModel"),
         ("Nobody", "defines no Nobody"),
     ],

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from os.path import expanduser
 from pathlib import Path
 
+from feie.features.faces.bundled import BUNDLED, FETCHED, ONET, YUNET, places
+
 _RESEARCH = "non-commercial research only (insightface's model licence)"
 _PACKS = "https://github.com/deepinsight/insightface/releases/download/v0.7"
 _EMOTIEFF = (
@@ -57,6 +59,8 @@ class Model:
 
     def on_disk(self) -> list[Path]:
         """Files that are where they belong."""
+        if self.file in BUNDLED:
+            return places(self.file)
         folder = Path(expanduser(self.folder))
         if not self.is_archive:
             return [folder / self.file] if (folder / self.file).is_file() else []
@@ -83,7 +87,7 @@ def _emotieff(name: str, file: str) -> Model:
         name=name,
         use=f"--extractor {name}",
         url=f"{_EMOTIEFF}/{file}.onnx",
-        folder=Path("~/.cache/feie/models"),
+        folder=Path(FETCHED),
         licence=_EMOTIEFF_LICENCE,
         commercial=False,
     )
@@ -100,13 +104,22 @@ CATALOGUE = {
             use="--detector yunet",
             url="https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/"
             "face_detection_yunet_2023mar.onnx",
-            folder=Path("~/.cache/feie/models"),
-            licence="MIT",
+            folder=Path(FETCHED),
+            licence="MIT, (c) 2020 Shiqi Yu; comes with feie; trained on WIDER FACE, whose "
+            "pictures are for research",
             commercial=True,
-            sha256={
-                "face_detection_yunet_2023mar.onnx": "8f2383e4dd3cfbb4553ea8718107fc04"
-                "23210dc964f9f4280604804ed2552fa4"
-            },
+            sha256={YUNET: BUNDLED[YUNET]},
+        ),
+        Model(
+            name="onet",
+            use="--detector auto (with yunet)",
+            url="https://raw.githubusercontent.com/SAKURA-CAT/mtcnn-runtime/main/mtcnnruntime/"
+            "weights/onet.onnx",
+            folder=Path(FETCHED),
+            licence="MIT, (c) 2016 Kaipeng Zhang; comes with feie; trained on WIDER FACE and "
+            "CelebA, whose pictures are for research",
+            commercial=True,
+            sha256={ONET: BUNDLED[ONET]},
         ),
         _pack("buffalo_s", det_500m=_DET_500M),
         _pack("buffalo_sc", det_500m=_DET_500M),

@@ -156,6 +156,24 @@ def clip():
     return write_clip
 
 
+@pytest.fixture
+def never_built(monkeypatch) -> dict[str, list[Path]]:
+    """A checkout without the face finder's weights, and no package that carries them.
+
+    Gives the places of each file as they were.
+    """
+    from feie.features.faces import bundled
+
+    before = {name: bundled.places(name) for name in bundled.BUNDLED}
+    monkeypatch.setattr(bundled, "_WHEEL", Path(os.devnull, "wheel"))
+    monkeypatch.setattr(
+        bundled,
+        "_SOURCES",
+        {name: {"package": "feie-no-such-package", "sha256": ""} for name in bundled.BUNDLED},
+    )
+    return before
+
+
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     """Open a page in headless Chromium: its DOM once its scripts ran, and its console."""

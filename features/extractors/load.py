@@ -26,6 +26,7 @@ from feie.features.extractors.base import Extraction, Extractor, check_faces
 from feie.features.extractors.onnx.description import builtin, builtin_names, read_description
 from feie.features.extractors.onnx.extractor import OnnxExtractor
 from feie.features.extractors.plugin import PluginExtractor
+from feie.features.faces.bundled import FETCHED
 from feie.features.faces.crop import ALIGNED
 from feie.features.mma.augment import resample
 from feie.features.mma.network import MMANetwork, affect_from_raw, channels_last
@@ -33,9 +34,6 @@ from feie.features.mma.weights import LoadedWeights, load_weights
 from feie.features.plugins import find_plugin, plugin_names
 
 __all__ = ["Extraction", "Extractor", "MMAExtractor", "bundled", "bundled_sha256", "load_extractor"]
-
-FETCHED = Path("~/.cache/feie/models")
-"""Where `feie models` puts single files."""
 
 
 class MMAExtractor:

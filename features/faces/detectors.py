@@ -1,13 +1,17 @@
-"""Face detectors by name: ``scrfd``, ``scrfd:PACK``, ``scrfd:FILE``, ``yunet``, ``yunet:FILE``."""
+"""Face detectors by name: ``auto``, ``scrfd``, ``scrfd:PACK``, ``yunet:FILE``, ``A,B``, …."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
-from feie.features.errors import MissingWeightsError, UsageError
-from feie.features.faces import scrfd, yunet
+from feie.features.errors import FeieError, MissingWeightsError, UsageError
+from feie.features.faces import finder, scrfd, yunet
+from feie.features.faces.bundled import BUNDLED, ONET, YUNET, read_bundled
 from feie.features.faces.detection import DetectOptions, Detector, Faces, search_options
+from feie.features.faces.fallback import Fallback, chained_options
 from feie.features.files import file_sha256
 
 __all__ = [
@@ -15,11 +19,13 @@ __all__ = [
     "DetectOptions",
     "Detector",
     "Faces",
+    "absolute_detector",
     "describe_detector",
+    "find_detector",
     "load_detector",
 ]
 
-DEFAULT_DETECTOR = "scrfd"
+DEFAULT_DETECTOR = "auto"
 
 
 def load_detector(
@@ -33,9 +39,12 @@ def load_detector(
     Parameters
     ----------
     spec : str, optional
-        ``scrfd`` (the default): the detector of the first of insightface's packs found below
-        ``~/.insightface/models``, in the order of `scrfd.MODEL_PACKS`; ``scrfd:buffalo_l``: of
-        that pack; ``scrfd:FILE.onnx`` and ``yunet:FILE.onnx``: that file.
+        ``auto`` (the default), also ``yunet+onet``: `Finder`, which comes with feie, whatever else
+        is on the machine, so that the same command gives the same numbers everywhere. ``scrfd``:
+        the detector of the first of insightface's packs found below ``~/.insightface/models``, in
+        the order of `scrfd.MODEL_PACKS`; ``scrfd:buffalo_l``: of that pack; ``yunet``: YuNet with
+        landmarks of its own; ``scrfd:FILE.onnx`` and ``yunet:FILE.onnx``: that file. Several with
+        commas: each is tried where the ones before it find nothing, see `Fallback`.
     options : DetectOptions, optional
         How to search a frame.
     threads : int
@@ -46,7 +55,7 @@ def load_detector(
     Returns
     -------
     Detector
-        Safe to share between threads.
+        Safe to share between threads, but for the count of a `Fallback`.
 
     Raises
     ------
@@ -55,11 +64,9 @@ def load_detector(
     UsageError
         An unknown kind, or a file that is no such detector.
     """
-    kind, path = _weights(spec)
     options = options or DetectOptions()
-    if kind == "scrfd":
-        return scrfd.Scrfd(path, _sha256(path), options, threads, device)
-    return yunet.YuNet(path, _sha256(path), options)
+    loaded = [_load(one, options, threads, device) for one in _parts(spec)]
+    return loaded[0] if len(loaded) == 1 else Fallback(loaded)
 
 
 def describe_detector(
@@ -82,19 +89,113 @@ def describe_detector(
     MissingWeightsError, UsageError
         See `load_detector`; whether the file is sound shows when it is loaded.
     """
+    first, *others = (_describe(one, options or DetectOptions()) for one in _parts(spec))
+    if not others:
+        return first
+    name = ",".join(part["name"] for part in (first, *others))
+    return {"name": name, "sha256": first["sha256"], **chained_options(first, others)}
+
+
+def find_detector(made: Mapping[str, Any], specs: Iterable[str] = ()) -> str:
+    """Find on this machine the detector that a store was made with, so that it can be continued.
+
+    Parameters
+    ----------
+    made : mapping
+        ``detector`` of the store's provenance.
+    specs : iterable of str
+        What was asked for when the store was made, looked at first; see `load_detector`.
+
+    Returns
+    -------
+    str
+        A spec for `load_detector`.
+
+    Raises
+    ------
+    MissingWeightsError
+        No detector of that name and sha256 is here.
+    """
+    parts = [{"name": made["name"].split(",")[0], "sha256": made["sha256"]}]
+    parts += made.get("fallback", ())
+    found = [_find(part, [one for spec in specs for one in spec.split(",")]) for part in parts]
+    return ",".join(found)
+
+
+def _find(part: Mapping[str, Any], specs: Sequence[str]) -> str:
+    kind, _, stem = part["name"].partition(":")
+    packs = [f"scrfd:{pack}" for pack in scrfd.MODEL_PACKS] if kind == "scrfd" else []
+    for spec in (*specs, DEFAULT_DETECTOR, kind, *packs):
+        try:
+            there = _describe(spec.strip(), DetectOptions())
+        except FeieError:
+            continue
+        if (there["name"], there["sha256"]) == (part["name"], part["sha256"]):
+            return spec.strip()
+    file = f"{stem}.onnx of sha256 {part['sha256'][:16]}…"
+    raise MissingWeightsError(
+        f"the store was made with the detector {part['name']}, which is not here: name its {file} "
+        f"with --detector {kind}:FILE, or write another store"
+        if stem
+        else f"the store was made with the detector {part['name']}, which is not here"
+    )
+
+
+def absolute_detector(spec: str) -> str:
+    """Give a spec that means the same in every folder: names as they are, files absolute."""
+    parts = []
+    for part in spec.split(","):
+        kind, colon, rest = part.strip().partition(":")
+        file = Path(expanduser(rest))
+        named = rest.lower().endswith(".onnx") or (rest and file.is_file())
+        parts.append(kind + colon + (str(file.absolute()) if named else rest))
+    return ",".join(parts)
+
+
+def _parts(spec: str | None) -> list[str]:
+    parts = [part.strip() for part in (spec or DEFAULT_DETECTOR).split(",")]
+    if not all(parts) or len(set(parts)) < len(parts):
+        raise UsageError(
+            f"{spec!r}: give detectors with commas, each once, the first to be tried first"
+        )
+    return parts
+
+
+def _load(spec: str, options: DetectOptions, threads: int, device: str) -> Detector:
+    if _is_finder(spec):
+        return finder.Finder(options)
     kind, path = _weights(spec)
-    name = f"{kind}:{path.stem}"
-    return {"name": name, "sha256": _sha256(path), **search_options(options or DetectOptions())}
+    if kind == "scrfd":
+        return scrfd.Scrfd(path, _sha256(path), options, threads, device)
+    return yunet.YuNet(path, _sha256(path), options)
 
 
-def _weights(spec: str | None) -> tuple[str, Path]:
-    kind, _, rest = (spec or DEFAULT_DETECTOR).partition(":")
+def _describe(spec: str, options: DetectOptions) -> dict[str, Any]:
+    if _is_finder(spec):
+        for name in (YUNET, ONET):
+            read_bundled(name)
+        return {
+            "name": finder.NAME,
+            "sha256": BUNDLED[YUNET],
+            **finder.finder_options(options),
+        }
+    kind, path = _weights(spec)
+    return {"name": f"{kind}:{path.stem}", "sha256": _sha256(path), **search_options(options)}
+
+
+def _is_finder(spec: str) -> bool:
+    return spec in (DEFAULT_DETECTOR, finder.NAME)
+
+
+def _weights(spec: str) -> tuple[str, Path]:
+    kind, _, rest = spec.partition(":")
     if kind == "scrfd":
         return kind, scrfd.find_weights(rest)
     if kind == "yunet":
         return kind, yunet.find_weights(rest)
     raise UsageError(
-        f"unknown detector {spec!r}; there are scrfd, scrfd:PACK, scrfd:FILE, yunet and yunet:FILE"
+        f"unknown detector {spec!r}; there are auto (comes with feie), scrfd, scrfd:PACK, "
+        "scrfd:FILE, yunet and yunet:FILE"
     )
 
 

@@ -59,8 +59,8 @@ def find_weights(spec: str) -> Path:
     pack = spec or "buffalo_s"
     raise MissingWeightsError(
         f"no face detector found: put insightface's {pack} detector "
-        f"({_usual_file(pack)}) into {root / pack}, or give a file as --detector scrfd:FILE or "
-        f"yunet:FILE ({LICENCE}; YuNet's are not bound so); `feie models` fetches both"
+        f"({_usual_file(pack)}) into {root / pack} (`feie models fetch {pack}` does), or give "
+        f"a file as --detector scrfd:FILE ({LICENCE}; --detector auto needs none of them)"
     )
 
 

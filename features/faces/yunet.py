@@ -12,10 +12,9 @@ import cv2
 import numpy as np
 
 from feie.features.errors import MissingWeightsError, UsageError
+from feie.features.faces.bundled import YUNET, read_bundled
 from feie.features.faces.detection import DetectOptions, Faces, ScaledDetector
 from feie.features.video.reader import Image
-
-FETCHED = "~/.cache/feie/models/face_detection_yunet_2023mar.onnx"
 
 _KEPT = 100  # finds looked at before overlapping ones are dropped
 
@@ -79,17 +78,20 @@ class YuNet(ScaledDetector):
 
 
 def find_weights(spec: str) -> Path:
-    """Find YuNet's weights file: the one named, else where `feie models fetch yunet` puts it.
+    """Find YuNet's weights: the file named, else feie's own, else the one `feie models` fetched.
 
     Raises
     ------
     MissingWeightsError
-        No file is named, or it is not there.
+        They are not there.
+    UsageError
+        feie's own are damaged.
     """
-    path = Path(expanduser(spec or FETCHED))
+    if not spec:
+        return read_bundled(YUNET)[0]
+    path = Path(expanduser(spec))
     if not path.is_file():
         raise MissingWeightsError(
-            f"there is no {path}; `feie models fetch yunet` puts it there, or give OpenCV zoo's "
-            "face_detection_yunet_2023mar.onnx as --detector yunet:FILE"
+            f"there is no {path}; leave out the name for the {YUNET} that comes with feie"
         )
     return path

@@ -154,10 +154,12 @@ def _extractor_licence(name: str) -> str:
 
 
 def _detector_licence(name: str) -> str:
-    family = {"yunet": "yunet", "scrfd": "buffalo_l"}.get(name.split(":")[0])
-    if family is None:
+    known = {"yunet": "yunet", "onet": "onet", "scrfd": "buffalo_l"}
+    parts = dict.fromkeys(part.split(":")[0] for one in name.split(",") for part in one.split("+"))
+    if not parts or not set(parts) <= set(known):
         return "licence: that of whoever made these weights"
-    return f"licence: {CATALOGUE[family].licence}"
+    said = [f"{part}: {CATALOGUE[known[part]].licence}" for part in parts]
+    return f"licence: {'; '.join(said) if len(said) > 1 else said[0].partition(': ')[2]}"
 
 
 def _failures(failed: Mapping[str, str]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from distributed import CancelledError, Client, Future, KilledWorker, LocalClust
 from distributed.security import Security
 
 from feie.features.errors import EngineError, FeieError, UsageError, VideoError, one_line
+from feie.features.faces.detectors import absolute_detector
 from feie.features.video.sources import Source
 from feie.pipeline.engine import worker as remote
 from feie.pipeline.engine.options import ExtractOptions, absolute_extractor, cores
@@ -329,7 +330,6 @@ def _absolute(options: ExtractOptions) -> dict[str, Any]:
     changes: dict[str, Any] = {"extractor": absolute_extractor(options.extractor)}
     if options.weights is not None:
         changes["weights"] = Path(expanduser(options.weights)).absolute()
-    kind, _, rest = (options.detector or "").partition(":")
-    if rest and Path(rest).is_file():
-        changes["detector"] = f"{kind}:{Path(rest).absolute()}"
+    if options.detector is not None:
+        changes["detector"] = absolute_detector(options.detector)
     return changes

@@ -85,10 +85,13 @@ class ExtractOptions(Options):
     detector: Annotated[
         str | None,
         Field(
-            description="`scrfd` (weights where insightface keeps them), `scrfd:NAME`, "
-            "`scrfd:FILE.onnx`, `yunet` or `yunet:FILE.onnx`."
+            description="`auto`: the face finder that comes with feie, whatever else is on the "
+            "machine; a store that is continued keeps its own. `scrfd` (weights where insightface "
+            "keeps them; non-commercial), `scrfd:NAME`, `scrfd:FILE.onnx`, `yunet`, "
+            "`yunet:FILE.onnx`; or several with commas: the next is tried in frames where the "
+            "ones before it find nothing."
         ),
-        Flag(default="scrfd"),
+        Flag(default="auto, or the store's own"),
     ] = None
     faces: Annotated[
         Literal["auto", "detect", "aligned"],

@@ -20,10 +20,13 @@ class Finished:
     ----------
     records : list of VideoRecord
         What the store is to hold of it; a source that cannot be processed has a `message`.
+    fallback_frames : int
+        Frames in which only the second or a later detector found a face, see `Fallback`.
     """
 
     source: Source
     records: list[VideoRecord]
+    fallback_frames: int = 0
 
 
 @dataclass(frozen=True)

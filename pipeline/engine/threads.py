@@ -16,6 +16,7 @@ import torch
 from feie.features.errors import FeieError, UsageError, VideoError
 from feie.features.extractors.load import Extractor
 from feie.features.faces.detectors import Detector
+from feie.features.faces.fallback import Fallback
 from feie.features.faces.stream import FaceChunk, FaceOptions, FaceStream
 from feie.features.video.sources import Source, fingerprint
 from feie.pipeline.engine.batching import Batcher
@@ -266,9 +267,15 @@ class StageOne:
         return True
 
     def _process(self, video: OpenVideo, alive: Liveness) -> Iterator[_Faces | _End]:
+        counting: list[Fallback] = []
+
         def detector() -> Detector:
             with alive.resting():
-                return self._get_detector()
+                found = self._get_detector()
+            if not isinstance(found, Fallback):
+                return found
+            counting.append(found.for_video())
+            return counting[0]
 
         video.fingerprint = alive.fingerprint = fingerprint(video.source, alive.beat)
         with FaceStream(video.source, self._options, detector) as stream:
@@ -276,6 +283,7 @@ class StageOne:
             for chunk in stream:
                 yield _Faces(video, chunk)
             _refuse_changed(video.source)
+            video.fallback_frames = sum(one.rescued for one in counting)
             yield _End(video, stream.fps, stream.width, stream.height)
 
     def _collect(
@@ -321,7 +329,7 @@ class StageOne:
     def _finished(self, video: OpenVideo) -> Finished:
         columns = len(self._extractor.schema)
         records = video.records(columns, self._embedding_dim, self._options.all_faces)
-        return Finished(video.source, records)
+        return Finished(video.source, records, video.fallback_frames)
 
 
 def _extract(batcher: Batcher, item: _Faces) -> None:

@@ -50,6 +50,8 @@ class ExtractResult(Result):
         Frames written in this run.
     face_share : float
         Share of those frames with a face.
+    fallback_frames : int
+        Frames in which only the second or a later of several detectors found a face.
     ignored : list of str
         Files that are no videos by their suffix.
     planned : list of str
@@ -64,6 +66,7 @@ class ExtractResult(Result):
     failures: dict[str, str] = {}
     frames: int = 0
     face_share: float = 0.0
+    fallback_frames: int = 0
     seconds: float = 0.0
     frames_per_second: float = 0.0
     ignored: list[str] = []
@@ -96,6 +99,10 @@ class ExtractResult(Result):
             said.append(
                 f"{self.frames} frames, {self.face_share:.1%} with a face, "
                 f"{self.frames_per_second:g} frames/s → {self.store}"
+            )
+        if self.fallback_frames:
+            said.append(
+                f"in {self.fallback_frames} frames only the second or a later detector found a face"
             )
         said += failures(self.failures)
         if self.ignored:
@@ -155,6 +162,7 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
             if not said_before(finished.records, writer.known):
                 gone = set(known.ids(video_id)) - {r.id for r in finished.records}
                 writer.append(*finished.records, instead_of=gone)
+            result.fallback_frames += finished.fallback_frames
             if record.failed:
                 result.failures[video_id] = record.message
             else:

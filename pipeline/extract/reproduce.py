@@ -8,6 +8,7 @@ from os.path import expanduser
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from feie.features.faces.detectors import absolute_detector
 from feie.features.store.reader import Store
 from feie.pipeline.engine.options import ExtractOptions, absolute_extractor
 
@@ -47,9 +48,8 @@ def arguments_of(options: ExtractOptions) -> dict[str, Any]:
         given["extractor"] = absolute_extractor(options.extractor)
     if options.weights is not None:
         given["weights"] = str(Path(expanduser(options.weights)).absolute())
-    kind, _, file = (options.detector or "").partition(":")
-    if file.lower().endswith(".onnx"):
-        given["detector"] = f"{kind}:{Path(expanduser(file)).absolute()}"
+    if options.detector is not None:
+        given["detector"] = absolute_detector(options.detector)
     return {name: given[name] for name in _KEPT if name in given}
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from packaging.specifiers import SpecifierSet
 from pydantic import BaseModel, computed_field
 
-from feie.features.errors import MissingWeightsError
+from feie.features.errors import FeieError
 from feie.pipeline.machine.options import DoctorOptions
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.result import Result
@@ -164,21 +164,25 @@ def _insightface() -> Finding:
 
 
 def _detector() -> Finding:
+    """Look at feie's own face finder, and name what else could find faces."""
+    from feie.features.catalogue import CATALOGUE
     from feie.features.faces.detectors import load_detector
 
+    named = [model for model in CATALOGUE.values() if model.use.startswith("--detector ")]
+    others = [model.use for model in named if model.name != "onet" and model.on_disk()]
+    also = f"there are {', '.join(others)}" if others else ""
     try:
         detector = load_detector()
-    except MissingWeightsError:
+    except FeieError as error:
         return Finding(
             name="detector",
-            state="note",
-            found="no weights: only aligned face crops can be extracted",
-            cure="feie models fetch buffalo_s (non-commercial) or yunet (MIT)",
+            state="note" if others else "missing",
+            found=f"feie's own face finder cannot be used; {also or 'nor is there another'}",
+            cure=str(error),
         )
     detector.detect(np.zeros((120, 160, 3), np.uint8))
-    return Finding(
-        name="detector", state="ok", found=f"{detector.name}, sha256 {detector.sha256[:16]}…"
-    )
+    found = f"{detector.name}, which comes with feie, sha256 {detector.sha256[:16]}…"
+    return Finding(name="detector", state="ok", found=f"{found}; {also}")
 
 
 def _extractor() -> Finding:

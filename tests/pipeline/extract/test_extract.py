@@ -11,7 +11,11 @@ import pytest
 
 from feie.features.errors import MissingWeightsError, StoreMismatchError, UsageError
 from feie.features.extractors.load import load_extractor
+from feie.features.faces.bundled import YUNET, read_bundled
+from feie.features.faces.detectors import Faces, describe_detector, load_detector
+from feie.features.faces.fallback import Fallback
 from feie.features.faces.stream import FaceOptions, FaceStream
+from feie.features.faces.yunet import YuNet
 from feie.features.store.check import check_store
 from feie.features.store.reader import open_store
 from feie.features.video.sources import discover
@@ -126,12 +130,94 @@ def test_numbered_images_keep_their_gaps(tmp_path, untrained):
     assert check_store(tmp_path / "s.zarr") == []
 
 
-def test_without_weights_one_sentence_says_what_to_do(tmp_path, untrained, clip, monkeypatch):
+@pytest.fixture
+def raw(project, tmp_path):
+    """A clip of 320x240 in which one face, of the example, moves about; none in its last five."""
+    import av
+
+    path = tmp_path / "raw" / "moving.mp4"
+    path.parent.mkdir()
+    with av.open(str(project / "data.example" / "videos" / "face-001.mp4")) as given:
+        faces = [frame.to_ndarray(format="rgb24") for frame in given.decode(video=0)][:20]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = (
+            320,
+            240,
+            "yuv420p",
+            4_000_000,
+        )
+        for i in range(25):
+            image = np.full((240, 320, 3), 90, np.uint8)
+            if i < len(faces):
+                image[60 + i : 172 + i, 60 + 4 * i : 172 + 4 * i] = faces[i]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_raw_video_needs_nothing_but_feie(raw, tmp_path, untrained, monkeypatch):
+    """No detector named, no home folder with weights in it, none that is known at all."""
+    monkeypatch.setenv("HOME", str(tmp_path / "empty"))
+    result = run(raw, tmp_path / "s.zarr", untrained)
+    assert (result.extracted, result.failures, result.fallback_frames) == (1, {}, 0)
+    store = open_store(tmp_path / "s.zarr")
+    view = store["moving"]
+    assert view.valid.tolist() == [True] * 20 + [False] * 5
+    x = view.landmarks[:20, :, 0].mean(axis=1)
+    assert np.diff(x) == pytest.approx(4, abs=1.5)
+    assert store.provenance["detector"] == describe_detector()
+    assert check_store(tmp_path / "s.zarr") == []
+    (raw.parent / "empty.mp4").touch()
+    with pytest.raises(StoreMismatchError, match=r"detector name = 'yunet\+onet'"):
+        run(raw.parent, tmp_path / "s.zarr", untrained, detector="yunet")
+
+
+def test_detectors_in_turn_are_named_and_what_the_second_found_is_counted(
+    raw, tmp_path, untrained, monkeypatch
+):
+    both = run(raw, tmp_path / "a.zarr", untrained, detector="yunet,auto", isolate=True)
+    assert both.fallback_frames == 0
+    made = open_store(tmp_path / "a.zarr").provenance["detector"]
+    assert made == describe_detector("yunet,auto")
+    assert made["fallback"][0]["name"] == "yunet+onet"
+
+    class Unsure(YuNet):
+        """Sees a face in every fourth frame."""
+
+        seen = 0
+
+        def detect_many(self, images):
+            self.seen += 1
+            found = super().detect_many(images)
+            return found if self.seen % 4 == 1 else [Faces.none()] * len(images)
+
+        def follow(self, rgb, box):
+            return Faces.none()
+
+    path, _ = read_bundled(YUNET)
+
+    def load(_, options, device):
+        return Fallback([Unsure(path, "0" * 64, options), load_detector(None, options)])
+
+    monkeypatch.setattr(engine, "load_detector", load)
+    result = run(raw, tmp_path / "b.zarr", untrained)
+    assert open_store(tmp_path / "b.zarr")["moving"].valid.tolist() == [True] * 20 + [False] * 5
+    assert result.fallback_frames == 15
+    assert any(line.startswith("in 15 frames only the second") for line in result.lines())
+
+
+@pytest.mark.parametrize(
+    ("detector", "said"), [(None, r"pip install \."), ("scrfd", r"\.insightface.*--detector")]
+)
+def test_without_weights_one_sentence_says_what_to_do(
+    tmp_path, untrained, clip, monkeypatch, never_built, detector, said
+):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     clip(tmp_path / "v" / "wide.mp4", 5, size=(160, 120))
     before = threading.active_count()
-    with pytest.raises(MissingWeightsError, match=r"\.insightface.*--detector"):
-        run(tmp_path / "v", tmp_path / "s.zarr", untrained)
+    with pytest.raises(MissingWeightsError, match=said):
+        run(tmp_path / "v", tmp_path / "s.zarr", untrained, detector=detector)
     assert threading.active_count() == before
 
 
@@ -218,7 +304,9 @@ def test_memory_holds_numbers_and_not_pictures(tmp_path, untrained, clip):
     assert peaks[1] - peaks[0] < 16e6
 
 
-def test_finished_videos_are_kept_when_weights_are_missing(tmp_path, untrained, clip, monkeypatch):
+def test_finished_videos_are_kept_when_weights_are_missing(
+    tmp_path, untrained, clip, monkeypatch, never_built
+):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in "abc":
         clip(tmp_path / "v" / f"{name}.mp4", 64)

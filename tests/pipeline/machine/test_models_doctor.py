@@ -15,7 +15,11 @@ from typer.testing import CliRunner
 from feie.cli import app
 from feie.features.catalogue import CATALOGUE
 from feie.features.errors import UsageError
+from feie.features.faces.bundled import BUNDLED, ONET, YUNET
 from feie.features.faces.detectors import load_detector
+from feie.features.store.reader import open_store
+from feie.pipeline.extract import job as extract
+from feie.pipeline.extract.job import ExtractOptions
 from feie.pipeline.machine import doctor, models
 from feie.pipeline.machine.models import ModelsOptions
 
@@ -52,7 +56,8 @@ def test_nothing_is_there_and_nothing_is_fetched_by_listing(home):
     assert result.exit_code == 0, result.output
     for name, model in CATALOGUE.items():
         assert name in result.stdout
-        assert model.url in result.stdout
+        assert model.url in result.stdout or model.file in BUNDLED
+    assert result.stdout.count("comes with feie; trained on WIDER FACE") == 2
     assert not home.exists()
 
 
@@ -80,7 +85,7 @@ def test_an_archive_is_unpacked_where_a_bare_scrfd_looks(home, server, shared):
         str(pack / "evil.onnx"): None,
     }
     assert [p.name for p in pack.parent.iterdir()] == ["buffalo_s"]
-    assert load_detector().name == "scrfd:det_500m"
+    assert load_detector("scrfd").name == "scrfd:det_500m"
     (pack / "det_500m.onnx").write_bytes(b"damaged since")
     result = CliRunner().invoke(app, ["models", "list", "buffalo_s", "--json"])
     assert result.exit_code == 1
@@ -138,8 +143,8 @@ def test_the_doctor_finds_this_machine_fit(home, tmp_path):
     assert findings["extractor"]["state"] == "ok", findings["extractor"]
     assert "26 numbers" in findings["extractor"]["found"]
     assert "hevc" in findings["video codecs"]["found"]
-    assert findings["detector"]["state"] == "note"
-    assert "feie models fetch" in findings["detector"]["cure"]
+    assert findings["detector"]["state"] == "ok", findings["detector"]
+    assert "yunet+onet, which comes with feie" in findings["detector"]["found"]
     assert "videos can be extracted" in CliRunner().invoke(app, ["doctor"]).stdout
 
 
@@ -152,12 +157,40 @@ def test_the_doctor_says_what_is_broken(home, tmp_path, monkeypatch):
     assert "not the one it came with" in result.stdout
     assert "cannot be written" in result.stdout
     assert "Traceback" not in result.output
-    pack = home / ".insightface" / "models" / "buffalo_s"
-    pack.mkdir(parents=True)
-    (pack / "det_500m.onnx").write_bytes(b"damaged")
-    found = {f.name: f for f in doctor.run(doctor.DoctorOptions(folder=tmp_path)).findings}
-    assert found["detector"].state == "missing"
-    assert "damaged" in found["detector"].found
+
+
+def detector_found(folder):
+    found = doctor.run(doctor.DoctorOptions(folder=folder)).findings
+    return next(f for f in found if f.name == "detector")
+
+
+def test_the_doctor_on_a_checkout_that_was_never_built(home, tmp_path, never_built):
+    found = detector_found(tmp_path)
+    assert found.state == "missing"  # nothing finds faces, and that is what it says
+    assert "pip install ." in found.cure
+    (pack := home / ".insightface" / "models" / "buffalo_s").mkdir(parents=True)
+    (pack / "det_500m.onnx").write_bytes(b"whatever")
+    found = detector_found(tmp_path)
+    assert (found.state, "--detector scrfd:buffalo_s" in found.found) == ("note", True)
+
+
+def test_weights_put_in_place_are_found_by_extract_and_by_the_doctor(
+    home, tmp_path, never_built, clip
+):
+    """The same files, however they come: `feie models add` on a machine without a network."""
+    files = {name: places[0].read_bytes() for name, places in never_built.items()}
+    for name, short in ((YUNET, "yunet"), (ONET, "onet")):
+        (tmp_path / "down" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "down" / name).write_bytes(files[name])
+        added = CliRunner().invoke(app, ["models", "add", short, str(tmp_path / "down" / name)])
+        assert added.exit_code == 0, added.output
+    assert (home / ".cache" / "feie" / "models" / ONET).read_bytes() == files[ONET]
+    assert detector_found(tmp_path).state == "ok"
+    clip(tmp_path / "v" / "a.mp4", 3, size=(160, 120))
+    store = tmp_path / "s.zarr"
+    options = ExtractOptions(videos=tmp_path / "v", store=str(store), isolate=False)
+    assert extract.run(options).extracted == 1
+    assert open_store(store).provenance["detector"]["name"] == "yunet+onet"
 
 
 def test_the_doctor_says_which_recurrence_runs(monkeypatch):

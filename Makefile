@@ -13,6 +13,13 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	&& { echo $$p; break; }; done)
 BIN    := $(VENV)/bin
 
+# OpenCV for desktops needs libraries that slim machines lack: its other build takes its place.
+define usable_opencv
+@$(BIN)/python -c 'import cv2' 2>/dev/null || { echo "== OpenCV without windows, for want of desktop libraries"; \
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-python; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check opencv-python-headless; }
+endef
+
 .PHONY: demo test lint clean
 
 $(BIN)/python:
@@ -27,12 +34,14 @@ $(VENV)/.feie-installed: $(BIN)/python $(SOURCES)
 	@echo "== installing feie and what it needs into $(VENV) (a minute or two)"
 	@rm -rf build
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(INSTALL)"
+	$(usable_opencv)
 	@touch $@
 
 $(VENV)/.feie-dev-installed: $(BIN)/python $(SOURCES)
 	@echo "== installing feie and its test tools into $(VENV) (a minute or two)"
 	@rm -rf build
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(INSTALL)[dev]"
+	$(usable_opencv)
 	@touch $@ $(VENV)/.feie-installed
 
 demo: $(VENV)/.feie-installed

@@ -229,6 +229,11 @@ def _perform(command: str, given: dict[str, Any], as_json: bool) -> None:
     except OSError as error:
         _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         raise typer.Exit(2) from None
+    except ImportError as error:
+        from feie.pipeline.libraries import cannot_import
+
+        _complain(cannot_import(error))
+        raise typer.Exit(2) from None
     except MemoryError:
         _complain("this needs more memory than the machine has; take smaller sizes or batches")
         raise typer.Exit(2) from None

@@ -21,8 +21,12 @@ def library_versions() -> dict[str, str]:
     """Versions of Python and of each library that touches the numbers; ``""`` where absent."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = ""
+        found[name] = _version(name) or _version(f"{name}-headless")
     return found
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""

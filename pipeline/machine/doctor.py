@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from packaging.specifiers import SpecifierSet
 from pydantic import BaseModel, computed_field
 
 from feie.features.errors import FeieError
+from feie.pipeline.libraries import cannot_import
 from feie.pipeline.machine.options import DoctorOptions
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.result import Result
@@ -80,6 +82,8 @@ def run(options: DoctorOptions, progress: ProgressCallback = silent) -> DoctorRe
     """Look at all that stage one needs; nothing is changed and nothing is downloaded."""
     checks: list[tuple[str, str, Callable[[], Finding]]] = [
         ("python", "", _python),
+        ("numpy", "pip install --force-reinstall numpy", _numpy),
+        ("opencv", "pip install --force-reinstall opencv-python-headless", _opencv),
         ("torch", "pip install 'torch>=2.6'", _torch),
         ("onnxruntime", "pip install onnxruntime", _onnxruntime),
         ("video codecs", "pip install av", _codecs),
@@ -94,7 +98,11 @@ def run(options: DoctorOptions, progress: ProgressCallback = silent) -> DoctorRe
     findings = []
     for done, (name, cure, check) in enumerate(checks, start=1):
         try:
-            findings.append(check())
+            with redirect_stdout(sys.stderr):  # broken libraries talk
+                findings.append(check())
+        except ImportError as error:
+            found, _, cure = cannot_import(error).partition(": ")
+            findings.append(Finding(name=name, state="missing", found=found, cure=cure))
         except Exception as error:  # whatever is broken is what this is here to tell
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             findings.append(Finding(name=name, state="missing", found=reason, cure=cure))
@@ -112,6 +120,20 @@ def _python() -> Finding:
         cure = f"use a Python that is {wanted}"
         return Finding(name="python", state="missing", found=found, cure=cure)
     return Finding(name="python", state="ok", found=found)
+
+
+def _numpy() -> Finding:
+    import numpy as np
+
+    return Finding(name="numpy", state="ok", found=np.__version__)
+
+
+def _opencv() -> Finding:
+    import cv2
+    import numpy as np
+
+    cv2.resize(np.zeros((4, 4, 3), np.uint8), (2, 2))
+    return Finding(name="opencv", state="ok", found=cv2.__version__)
 
 
 def _torch() -> Finding:
@@ -165,6 +187,8 @@ def _insightface() -> Finding:
 
 def _detector() -> Finding:
     """Look at feie's own face finder, and name what else could find faces."""
+    import numpy as np
+
     from feie.features.catalogue import CATALOGUE
     from feie.features.faces.detectors import load_detector
 
@@ -186,6 +210,8 @@ def _detector() -> Finding:
 
 
 def _extractor() -> Finding:
+    import numpy as np
+
     from feie.features.extractors.load import bundled_sha256, load_extractor
 
     extractor = load_extractor(_BUNDLED, "cpu")

@@ -15,8 +15,7 @@ from feie.heads.data.loader import VideoBatch as VideoBatch
 from feie.heads.data.loader import collate as collate
 from feie.heads.data.loader import loader as loader
 from feie.pipeline.dump.job import DumpResult
-from feie.pipeline.evaluate.frame_va import FrameEvaluateResult
-from feie.pipeline.evaluate.job import EvaluateResult
+from feie.pipeline.evaluate.result import EvaluateResult
 from feie.pipeline.extract.job import ExtractResult
 from feie.pipeline.extractor.evaluate_mma import EvaluateMmaResult
 from feie.pipeline.extractor.label_units import LabelUnitsResult
@@ -35,10 +34,9 @@ from feie.pipeline.progress import ProgressCallback
 from feie.pipeline.stores.info import InfoResult
 from feie.pipeline.stores.merge import MergeResult
 from feie.pipeline.stores.verify import VerifyResult
-from feie.pipeline.train.frame_va import TrainFrameVaResult
 from feie.pipeline.train.fusion import TrainFusionResult
 from feie.pipeline.train.options import TrainHeadOptions
-from feie.pipeline.train.run import TrainHeadResult
+from feie.pipeline.train.result import TrainHeadResult
 
 __version__: str
 
@@ -184,25 +182,27 @@ def train_head(
     name: str | None = None,
     seed: int = 0,
     preset: Literal["default", "paper", "stat"] = "default",
-    head: str = "mrnn",
-    loss: Literal["pearson", "ccc", "mse"] = "pearson",
-    weights: Sequence[float] = (),
-    l2: float = 0.001953125,
-    schedule: Literal["constant", "cosine", "plateau"] = "constant",
-    lr: float | None = None,
-    batch: int | None = None,
-    epochs: int | None = None,
-    patience: int | None = None,
-    clip: float | None = None,
+    head: Literal["mrnn", "stat-linear", "stat-mlp", "frame-va", "plugin"] = "mrnn",
     cell: Literal["gru", "lstm"] = "gru",
     layers: int = 1,
     width: int = 128,
     dense: int = 32,
     mask: bool = True,
     routing: bool = True,
+    l2: float = 0.001953125,
+    box: int = 25,
+    code: str,
+    loss: Literal["pearson", "ccc", "mse"] = "pearson",
+    weights: Sequence[float] = (),
+    schedule: Literal["constant", "cosine", "plateau"] = "constant",
+    lr: float | None = None,
+    batch: int | None = None,
+    epochs: int | None = None,
+    patience: int | None = None,
+    clip: float | None = None,
     t: int = 480,
     frame_stride: int = 1,
-    missing: Literal["drop", "hold", "zero"] = "drop",
+    missing: Literal["drop", "hold", "zero", "interpolate"] = "drop",
     long: Literal["uniform", "head"] = "uniform",
     space: Literal["prob", "logit"] = "prob",
     unmatched: float = 0.05,
@@ -234,15 +234,15 @@ def train_frame_va(
     runs: str | Path = "runs",
     name: str | None = None,
     seed: int = 0,
-    lr: float = 0.001,
-    batch: int = 1024,
-    epochs: int = 30,
+    lr: float | None = None,
+    batch: int | None = None,
+    epochs: int | None = None,
     box: int = 25,
     space: Literal["prob", "logit"] = "logit",
     unmatched: float = 0.05,
     progress: ProgressCallback = ...,
-) -> TrainFrameVaResult:
-    """Train on the labelled frames with a face, choose the epoch on the validation split."""
+) -> TrainHeadResult:
+    """Train a head of frames; see `feie.train_head`."""
 
 def sweep(
     *,
@@ -265,12 +265,12 @@ def evaluate(
     unmatched: float = 0.05,
     against: str | Path | None = None,
     submission: str | Path | None = None,
-    form: Literal["labels", "plain", "eri", "emi"] = "labels",
+    form: Literal["plain", "eri", "emi", "labels"] = "labels",
     report: str | Path | None = None,
     head: Sequence[str] = (),
     progress: ProgressCallback = ...,
-) -> EvaluateResult | FrameEvaluateResult:
-    """Score a run, a head or a fusion of several, or a frame-level head, on one split."""
+) -> EvaluateResult:
+    """Score a run, whichever head or fusion it holds, on one split."""
 
 def predict(
     *,
@@ -317,7 +317,7 @@ def ablate(
     clip: float | None = None,
     t: int = 480,
     frame_stride: int = 1,
-    missing: Literal["drop", "hold", "zero"] = "drop",
+    missing: Literal["drop", "hold", "zero", "interpolate"] = "drop",
     long: Literal["uniform", "head"] = "uniform",
     space: Literal["prob", "logit"] = "prob",
     unmatched: float = 0.05,

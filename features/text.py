@@ -1,4 +1,4 @@
-"""Words of messages: counts, and what a mistyped name may have meant."""
+"""Words of messages and files: counts, figures, and what a mistyped name may have meant."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ def counted(number: int, thing: str, one: str = "", many: str = "") -> str:
     single = number == 1
     verb = one if single else many
     return f"{number} {thing}{'' if single else 's'}" + (f" {verb}" if verb else "")
+
+
+def significant(value: float) -> str:
+    """Write a figure of a file with eight significant digits at any scale; NaN as nothing."""
+    return "" if value != value else f"{value:.8g}"
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

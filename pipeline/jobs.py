@@ -196,7 +196,7 @@ JOBS: dict[str, Job] = {
     "sweep": Job(run="grid.sweep", options="grid.sweep:SweepOptions"),
     "evaluate": Job(
         run="evaluate.job",
-        options="evaluate.job:EvaluateOptions",
+        options="evaluate.options:EvaluateOptions",
         command="evaluate",
         panel="Stage two",
         about="""Print Pearson per target with bootstrap 95 % intervals, and write the predictions.
@@ -207,7 +207,7 @@ JOBS: dict[str, Job] = {
     ),
     "predict": Job(
         run="predict.job",
-        options="predict.job:PredictOptions",
+        options="predict.options:PredictOptions",
         command="predict",
         panel="Stage two",
         about="""Predict videos without labels, from a store or straight from the videos.

@@ -7,16 +7,16 @@ import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from feie.features.errors import LabelError
+from feie.features.text import significant
+from feie.heads.config import SubmissionForm
 from feie.heads.data.tables import Table, read_table
 
-SubmissionForm = Literal["labels", "plain", "eri", "emi"]
 _EMI = {"train": "train_split.csv", "val": "valid_split.csv", "test": "test_split.csv"}
 
 
@@ -140,5 +140,5 @@ def submission(
     table = csv.writer(text, lineterminator="\n")
     table.writerow([header, *targets])
     for name, row in zip(names, prediction, strict=True):
-        table.writerow([name, *(f"{value:.6f}" for value in row)])
+        table.writerow([name, *map(significant, row)])
     return text.getvalue().encode()

@@ -16,17 +16,16 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from feie.features.errors import StoreError, UsageError
 from feie.features.store.reader import RaggedRows, Store, open_store
+from feie.heads.config import InputConfig, LongPolicy, MissingPolicy, Space, SplitName
 from feie.heads.data.inputs import (
     SD_FLOOR,
-    InputConfig,
-    Space,
     Standardiser,
     pick_columns,
     prepare,
 )
 from feie.heads.data.joining import join
-from feie.heads.data.labels import Labels, SplitName, load_labels
-from feie.heads.data.ragged import LongPolicy, MissingPolicy, Ragged
+from feie.heads.data.labels import Labels, load_labels
+from feie.heads.data.ragged import Ragged
 
 _ANY_LENGTH = 100_000
 

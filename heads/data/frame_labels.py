@@ -12,10 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feie.features.errors import LabelError
+from feie.heads.config import SplitName
 from feie.heads.data.labels import (
     ID_NAMES,
     SPLIT_NAMES,
-    SplitName,
     find_column,
     make_split,
     normalise_id,
@@ -54,6 +54,8 @@ class FrameLabels:
     values : tuple of ndarray of float64, shape (labels, 2)
         Valence and arousal in [-1, 1]; NaN where a frame was not annotated.
     notes : tuple of str
+    split_made : bool
+        Whether the split is ours because the file has none.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class FrameLabels:
     places: tuple[NDArray[np.float64], ...]
     values: tuple[NDArray[np.float64], ...]
     notes: tuple[str, ...]
+    split_made: bool = False
 
     def rows_of(self, split: SplitName) -> list[int]:
         """Rows of the videos of a split.
@@ -182,7 +185,8 @@ def _read_table(path: Path) -> FrameLabels:
     for video, numbers in zip(videos, places, strict=True):
         if (np.diff(numbers) == 0).any():
             raise LabelError(f"{path}: {str(video)!r} has two rows of one {place}")
-    split, notes = _splits(path, videos, owner, find_column(cells, SPLIT_NAMES), cells)
+    split_column = find_column(cells, SPLIT_NAMES)
+    split, notes = _splits(path, videos, owner, split_column, cells)
     if frame_column is not None and at.min() >= 1:
         notes.append(
             f"{path}: no video has a label of frame 0; frames count from 0 here, so subtract 1 "
@@ -197,6 +201,7 @@ def _read_table(path: Path) -> FrameLabels:
         places=tuple(places),
         values=tuple(np.split(values[order], cuts)),
         notes=tuple(notes),
+        split_made=split_column is None,
     )
 
 

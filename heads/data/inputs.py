@@ -4,59 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from feie.features.errors import HeadError, UsageError
 from feie.features.schema import Schema
 from feie.features.store.reader import RaggedRows
-from feie.heads.data.ragged import (
-    LongPolicy,
-    MissingPolicy,
-    Ragged,
-    every_kth,
-    fill_missing,
-    shorten,
-)
+from feie.heads.config import InputConfig, Space
+from feie.heads.data.ragged import Ragged, every_kth, fill_missing, interpolate, shorten
 
-Space = Literal["prob", "logit"]
 CLIP = 1e-4
 """Probabilities are kept this far from 0 and 1 (and |valence|, |arousal| from 1) before a logit."""
 SD_FLOOR: dict[Space, float] = {"prob": 1e-3, "logit": 0.0}
 """Least standard deviation that a column is divided by. A probability that moves by less in
 training is as good as constant: its noise, scaled up, would drown the other columns elsewhere."""
 _BLOCK = 1 << 13  # rows worked on at once: they stay in the cache
-
-
-class InputConfig(BaseModel):
-    """How a head reads a store; part of its checkpoint.
-
-    Attributes
-    ----------
-    columns : tuple of str
-        Names of the store's columns, in order.
-    groups : dict of str to (int, int)
-        Half-open ranges within `columns`.
-    t : int
-        Most frames of a video, after the stride.
-    stride : int
-        Every stride-th frame is read ([S]: 5).
-    missing, long, space
-        See `fill_missing`, `shorten` and `to_logits`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    columns: tuple[str, ...]
-    groups: dict[str, tuple[int, int]]
-    t: int = Field(default=480, ge=1, le=100_000)
-    stride: int = Field(default=1, ge=1, le=10_000)
-    missing: MissingPolicy = "drop"
-    long: LongPolicy = "uniform"
-    space: Space = "prob"
 
 
 @dataclass(frozen=True)
@@ -66,15 +29,24 @@ class Prepared:
     Attributes
     ----------
     frames : Ragged
-    faceless : int
-        Videos without one usable frame.
+        Of a head of frames every stored frame; NaN throughout a video without a face.
+    seen : ndarray of bool, shape (videos,)
+        Which videos have a usable frame.
     shortened : int
         Videos brought down to t frames.
+    whole : ndarray of bool, shape (rows,), or None
+        Of a head of frames: which rows show a face, rather than being filled in.
     """
 
     frames: Ragged
-    faceless: int
+    seen: NDArray[np.bool_]
     shortened: int
+    whole: NDArray[np.bool_] | None = None
+
+    @property
+    def faceless(self) -> int:
+        """Videos without one usable frame."""
+        return int((~self.seen).sum())
 
 
 def pick_columns(
@@ -132,15 +104,36 @@ def prepare(rows: RaggedRows, config: InputConfig) -> Prepared:
     config : InputConfig
     """
     ragged = Ragged(rows.values, rows.offsets)
+    if config.unit == "frame":
+        return _every_frame(ragged, rows.valid, config)
     ragged, valid = every_kth(ragged, rows.valid, config.stride, reuse=True)
     usable = fill_missing(ragged, valid, config.missing, reuse=True)
+    if config.missing == "interpolate":  # of what the head reads, so its space comes first
+        usable = interpolate(_in_space(usable, config))
     shortened = int((usable.lengths > config.t).sum())
     frames = shorten(usable, config.t, config.long, reuse=True)
+    if config.missing != "interpolate":
+        frames = _in_space(frames, config)
+    return Prepared(frames=frames, seen=frames.lengths > 0, shortened=shortened)
+
+
+def _every_frame(ragged: Ragged, valid: NDArray[np.bool_], config: InputConfig) -> Prepared:
+    """Keep every row, filled in between the faces of its video."""
+    ragged.values[~valid] = np.nan
+    frames = _in_space(ragged, config)
+    whole: NDArray[np.bool_] = np.all(np.isfinite(frames.values), axis=1)
+    frames.values[~whole] = np.nan
+    owner = np.repeat(np.arange(len(frames)), frames.lengths)
+    seen = np.bincount(owner[whole], minlength=len(frames)) > 0
+    return Prepared(frames=interpolate(frames), seen=seen, shortened=0, whole=whole)
+
+
+def _in_space(frames: Ragged, config: InputConfig) -> Ragged:
     if config.space == "logit":
         for start in range(0, len(frames.values), _BLOCK):
             block = frames.values[start : start + _BLOCK]
             block[:] = to_logits(block, config.groups)
-    return Prepared(frames=frames, faceless=int((frames.lengths == 0).sum()), shortened=shortened)
+    return frames
 
 
 def to_logits(

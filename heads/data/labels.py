@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,10 +14,9 @@ from numpy.typing import NDArray
 
 from feie.features.errors import LabelError
 from feie.features.table_text import NUMBER, cure_of
+from feie.heads.config import SplitName
 from feie.heads.data.challenges import read_labels_at
 from feie.heads.data.tables import BLANKS, Table
-
-SplitName = Literal["train", "val", "test"]
 
 ID_NAMES = ("id", "videoid", "fileid", "filename", "video", "file", "name", "clip")
 SPLIT_NAMES = ("split", "partition", "subset", "fold", "set")
@@ -190,6 +188,11 @@ def load_labels(
         if c not in taken and names[c] not in known and not _LEFT_BY_PANDAS.fullmatch(names[c])
     ]  # fmt: skip
     values, chosen, notes = _targets(read, ids, rest, tuple(targets), tuple(missing))
+    passed = [c for c in table.columns if c not in taken and names[c] in _OTHER_KNOWN and names[c]]
+    if passed and not targets:
+        notes.append(
+            f"{path}: no targets by their names: {', '.join(passed)} (--targets names others)"
+        )
     subjects = None
     if subject_column is not None:
         cells = zip(table[subject_column], ids, strict=True)

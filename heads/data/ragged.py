@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-MissingPolicy = Literal["drop", "hold", "zero"]
-LongPolicy = Literal["uniform", "head"]
+from feie.heads.config import LongPolicy, MissingPolicy
+
 _BLOCK = 1 << 13  # rows worked on at once: they stay in the cache
 
 
@@ -97,10 +96,10 @@ def fill_missing(
     ragged : Ragged
     valid : ndarray of bool, shape (rows,)
         Whether the frame shows a face. A row with a value that is not finite counts as without.
-    policy : {"drop", "hold", "zero"}
+    policy : {"drop", "hold", "zero", "interpolate"}
         ``drop`` removes the frames; ``hold`` repeats the last frame with a face (before the first
         one: that one); ``zero`` leaves NaN, which standardisation turns into zero, the mean of
-        the training frames.
+        the training frames; ``interpolate`` leaves NaN too, for `interpolate`.
     reuse : bool
         Whether the memory of `ragged` may be used for the result.
 
@@ -130,6 +129,25 @@ def fill_missing(
     values[~usable] = np.nan
     kept = Ragged(values, ragged.offsets)
     return kept.take(row[faces[owner] > 0], np.where(faces > 0, lengths, 0), reuse=True)
+
+
+def interpolate(ragged: Ragged) -> Ragged:
+    """Interpolate rows with NaN linearly within each video, and hold its ends.
+
+    Returns
+    -------
+    Ragged
+        Of the same offsets; a video without one whole row stays NaN.
+    """
+    values = ragged.values.copy()
+    for i in range(len(ragged)):
+        rows = values[ragged.offsets[i] : ragged.offsets[i + 1]]
+        whole = np.flatnonzero(_finite(rows))
+        if 0 < len(whole) < len(rows):
+            at = np.arange(len(rows))
+            for column in rows.T:
+                column[:] = np.interp(at, whole, column[whole])
+    return Ragged(values, ragged.offsets)
 
 
 def shorten(ragged: Ragged, t: int, policy: LongPolicy, *, reuse: bool = False) -> Ragged:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from torch import Tensor
 
-LossName = Literal["pearson", "ccc", "mse"]
+from feie.heads.config import LossName
+
 EPSILON = 1e-8
 
 

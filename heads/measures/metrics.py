@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from feie.heads.config import Measure
 
 Array = NDArray[np.float64]
 
@@ -18,21 +21,25 @@ class Scores:
     ----------
     pearson, ccc, mae : ndarray, shape (targets,)
         Pearson's rho, Lin's concordance correlation, mean absolute error.
-    pearson_interval : ndarray, shape (targets, 2)
-        Bootstrap 95 % interval over videos.
-    mean_pearson_interval : ndarray, shape (2,)
+    headline : {"pearson", "ccc"}
+        Which of them the intervals are of.
+    interval : ndarray, shape (targets, 2)
+        Bootstrap 95 % interval over units, or groups of them.
+    mean_interval : ndarray, shape (2,)
+        Of the mean over the targets.
     """
 
     pearson: Array
     ccc: Array
     mae: Array
-    pearson_interval: Array
-    mean_pearson_interval: Array
+    headline: Measure
+    interval: Array
+    mean_interval: Array
 
     @property
-    def mean_pearson(self) -> float:
-        """Mean over the targets where it is defined; NaN if nowhere."""
-        return mean_defined(self.pearson)
+    def mean(self) -> float:
+        """Mean of the headline over the targets where it is defined; NaN if nowhere."""
+        return mean_defined(self.pearson if self.headline == "pearson" else self.ccc)
 
 
 def mean_defined(values: Array) -> float:
@@ -117,6 +124,60 @@ def bootstrap_pearson(
     return np.concatenate(out)
 
 
+def bootstrap_ccc(
+    prediction: Array,
+    target: Array,
+    samples: int = 1000,
+    seed: int = 0,
+    groups: NDArray[np.int64] | None = None,
+) -> Array:
+    """Do as `bootstrap_pearson` does, for the CCC; made for millions of frames in few videos.
+
+    Sums of whole groups are drawn, which frames of a video resemble each other enough to need.
+    """
+    owner = np.arange(len(target)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    units = int(owner.max()) + 1
+    level = target.mean(0)  # the same for both: nothing changes but the rounding
+    p, y = prediction - level, target - level
+    terms = np.concatenate([np.ones((len(p), 1)), p, y, p * p, y * y, p * y], axis=1)
+    sums = np.zeros((units, terms.shape[1]))
+    np.add.at(sums, owner, terms)
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(units, size=(samples, units)) + units * np.arange(samples)[:, None]
+    counts = np.bincount(drawn.ravel(), minlength=samples * units).reshape(samples, units)
+    totals = counts @ sums
+    means = totals[:, 1:] / totals[:, :1]
+    mean_p, mean_y, square_p, square_y, product = np.split(means, 5, axis=1)
+    spread = square_p - mean_p**2 + square_y - mean_y**2 + (mean_p - mean_y) ** 2
+    defined = spread > 1e-12
+    out = np.full(spread.shape, np.nan)
+    out[defined] = 2 * (product - mean_p * mean_y)[defined] / spread[defined]
+    return out
+
+
+MEASURES: dict[Measure, Callable[[Array, Array], Array]] = {"pearson": pearson, "ccc": ccc}
+_BOOTSTRAPS: dict[Measure, Callable[..., Array]] = {
+    "pearson": bootstrap_pearson,
+    "ccc": bootstrap_ccc,
+}
+
+
+def _drawn(
+    headline: Measure,
+    prediction: Array,
+    target: Array,
+    samples: int,
+    seed: int,
+    groups: NDArray[np.int64] | None,
+) -> tuple[Array, Array]:
+    """Give the figure of each target, and of resampled splits, with the mean as last column."""
+    found = MEASURES[headline](prediction, target)
+    rows = _BOOTSTRAPS[headline](prediction, target, samples=samples, seed=seed, groups=groups)
+    rows[:, np.isnan(found)] = np.nan
+    means = np.array([mean_defined(row) for row in rows])
+    return np.append(found, mean_defined(found)), np.column_stack([rows, means])
+
+
 def interval(samples: Array) -> Array:
     """2.5 and 97.5 % points; NaN unless nine samples in ten are defined."""
     defined = samples[~np.isnan(samples)]
@@ -126,28 +187,35 @@ def interval(samples: Array) -> Array:
 
 
 def score(
-    prediction: Array, target: Array, seed: int = 0, groups: NDArray[np.int64] | None = None
+    prediction: Array,
+    target: Array,
+    seed: int = 0,
+    groups: NDArray[np.int64] | None = None,
+    headline: Measure = "pearson",
 ) -> Scores:
     """Score the predictions of a whole split (never averaged over batches).
 
     Parameters
     ----------
-    prediction, target : ndarray of float64, shape (videos, targets)
+    prediction, target : ndarray of float64, shape (units, targets)
+        Of videos, or of all labelled frames.
     seed : int
         Of the bootstrap.
-    groups : ndarray of int64, shape (videos,), optional
-        Subject of each video: the bootstrap draws subjects then.
+    groups : ndarray of int64, shape (units,), optional
+        Subject of each video, or video of each frame: the bootstrap draws these then.
+    headline : {"pearson", "ccc"}
+        What the intervals are of.
     """
-    rho = pearson(prediction, target)
-    samples = bootstrap_pearson(prediction, target, seed=seed, groups=groups)
-    samples[:, np.isnan(rho)] = np.nan
-    means = np.array([mean_defined(row) for row in samples])
+    found, drawn = _drawn(headline, prediction, target, 1000, seed, groups)
+    own = {headline: found[:-1]}
+    intervals = np.stack([interval(column) for column in drawn.T])
     return Scores(
-        pearson=rho,
-        ccc=ccc(prediction, target),
+        pearson=own["pearson"] if "pearson" in own else pearson(prediction, target),
+        ccc=own["ccc"] if "ccc" in own else ccc(prediction, target),
         mae=mae(prediction, target),
-        pearson_interval=np.stack([interval(column) for column in samples.T]),
-        mean_pearson_interval=interval(means),
+        headline=headline,
+        interval=intervals[:-1],
+        mean_interval=intervals[-1],
     )
 
 
@@ -162,12 +230,12 @@ def two_sided(samples: Array) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How much better one prediction is than another on the same videos.
+    """How much better one prediction is than another of the same units.
 
     Attributes
     ----------
     difference : ndarray, shape (targets + 1,)
-        Of Pearson's rho, a target each, then of the mean.
+        Of the headline, a target each, then of the mean.
     interval : ndarray, shape (targets + 1, 2)
         Paired bootstrap 95 % interval.
     p_value : ndarray, shape (targets + 1,)
@@ -186,26 +254,21 @@ def compare(
     seed: int = 0,
     samples: int = 2000,
     groups: NDArray[np.int64] | None = None,
+    headline: Measure = "pearson",
 ) -> Comparison:
-    """Compare two predictions by a paired bootstrap over videos, or over groups of them.
+    """Compare two predictions by a paired bootstrap over units, or over groups of them.
 
     Parameters
     ----------
-    one, other, target : ndarray of float64, shape (videos, targets)
-    groups
+    one, other, target : ndarray of float64, shape (units, targets)
+    groups, headline
         As in `score`.
     """
-    found, drawn = [], []
-    for prediction in (one, other):
-        rho = pearson(prediction, target)
-        rows = bootstrap_pearson(prediction, target, samples, seed, groups)
-        rows[:, np.isnan(rho)] = np.nan
-        means = np.array([mean_defined(row) for row in rows])
-        found.append(np.append(rho, mean_defined(rho)))
-        drawn.append(np.column_stack([rows, means]))
+    both = [_drawn(headline, p, target, samples, seed, groups) for p in (one, other)]
+    (found, theirs), drawn = (f for f, _ in both), [rows for _, rows in both]
     difference = drawn[0] - drawn[1]
     return Comparison(
-        difference=found[0] - found[1],
+        difference=found - theirs,
         interval=np.stack([interval(column) for column in difference.T]),
         p_value=np.array([two_sided(column) for column in difference.T]),
     )

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from feie.heads.data.packing import Packing
 from feie.heads.models import kernels
+from feie.heads.models.steps import Gradients, earlier
 
 
 def fits(x: Tensor, w_hidden: Tensor) -> bool:
@@ -77,9 +78,6 @@ class FusedGru(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
-        # Here, because the recurrence chooses between that module's functions and these.
-        from feie.heads.models.recurrence import Gradients, earlier
-
         packing: Packing = ctx.packing
         x, w_input, w_hidden, gates, inner, hidden = ctx.saved_tensors
         width = w_hidden.shape[1]

@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from feie.heads.config import MRNNConfig
 from feie.heads.data.packing import Packing
-from feie.heads.models.recurrence import add_mm, mm, recur
-
-
-class MRNNConfig(BaseModel):
-    """Shape of an MRNN.
-
-    Attributes
-    ----------
-    inputs, targets : int
-        Columns in, intensities out.
-    t : int
-        Positions of the concatenation; 480 frames are 16 s at 30 frames/s.
-    cell : {"gru", "lstm"}
-    layers, width : int
-        Recurrent layers and units of each.
-    dense : int
-        Units of the dense layer behind the mask.
-    mask : bool
-        Without it ([K] Table 4, "w/o mask & routing") every video is padded to t frames of zeros
-        (after standardisation: the mean training frame; ours), the recurrence runs on through
-        them, and the outputs of all t positions feed the dense layer.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    inputs: int = Field(ge=1)
-    targets: int = Field(ge=1)
-    t: int = Field(default=480, ge=1, le=100_000)
-    cell: Literal["gru", "lstm"] = "gru"
-    layers: int = Field(default=1, ge=1, le=2)
-    width: int = Field(default=128, ge=1, le=4096)
-    dense: int = Field(default=32, ge=1, le=4096)
-    mask: bool = True
+from feie.heads.models.base import HeadModel, glorot, parameter_of
+from feie.heads.models.recurrence import recur
+from feie.heads.models.steps import add_mm, mm
 
 
 class _MaskedDense(torch.autograd.Function):
@@ -116,7 +86,7 @@ def masked_dense(hidden: Tensor, weight: Tensor, packing: Packing) -> Tensor:
     return z
 
 
-class MRNN(nn.Module):
+class MRNN(HeadModel):
     """Recurrence over frames, mask, dense layer over all t positions, linear output.
 
     ``z = sum_{k < length} W_k h_k + b``, ``y = V relu(z) + c``: the concatenated outputs of all t
@@ -136,7 +106,7 @@ class MRNN(nn.Module):
 
     def __init__(self, config: MRNNConfig, seed: int = 0) -> None:
         super().__init__()
-        self.config = config
+        self.config: MRNNConfig = config
         gates = 3 if config.cell == "gru" else 4
         rng = np.random.default_rng([seed, 0x4D524E4E])
         self.recurrent = nn.ModuleList()
@@ -158,7 +128,7 @@ class MRNN(nn.Module):
         self.output_weight = glorot(rng, config.targets, config.dense, fan_out=config.targets)
         self.output_bias = nn.Parameter(torch.zeros(config.targets))
         bound = (3.0 / (480 * config.width)) ** 0.5
-        self.dense_weight = _parameter(
+        self.dense_weight = parameter_of(
             rng.uniform(-bound, bound, (config.t, config.width, config.dense))
         )
 
@@ -201,10 +171,6 @@ class MRNN(nn.Module):
             if label_mean is not None:
                 self.output_bias.copy_(label_mean)
         self.output_bias.requires_grad_(label_mean is not None)
-
-    def penalty(self) -> Tensor | None:
-        """No part of the loss depends on the weights alone."""
-        return None
 
     def reach(self, packing: Packing) -> int:
         """How many blocks W_k a batch reaches: the longest length, or all t without the mask."""
@@ -252,19 +218,9 @@ def _pad(frames: Tensor, packing: Packing, t: int) -> tuple[Tensor, Packing]:
     return out.index_copy(0, places, frames), Packing.of([t] * batch)
 
 
-def _parameter(values: np.ndarray[Any, np.dtype[np.float64]]) -> nn.Parameter:
-    return nn.Parameter(torch.from_numpy(values).to(torch.get_default_dtype()))
-
-
-def glorot(rng: np.random.Generator, rows: int, columns: int, *, fan_out: int) -> nn.Parameter:
-    """Draw a matrix, uniform with variance 2 / (columns + fan_out)."""
-    bound = (6.0 / (columns + fan_out)) ** 0.5
-    return _parameter(rng.uniform(-bound, bound, (rows, columns)))
-
-
 def _orthogonal(rng: np.random.Generator, gates: int, width: int) -> nn.Parameter:
     blocks = []
     for _ in range(gates):
         q, r = np.linalg.qr(rng.standard_normal((width, width)))
         blocks.append(q * np.sign(np.diag(r)))
-    return _parameter(np.concatenate(blocks))
+    return parameter_of(np.concatenate(blocks))

@@ -1,104 +1,21 @@
-"""Heads of others: what such a class has to be, and how it is found, checked and loaded again."""
+"""Heads of others: how they are found, checked and loaded again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os.path import expanduser
-from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from feie.features.errors import HeadError, UsageError
 from feie.features.plugins import Plugin, find_plugin, names_file
+from feie.heads.config import PluginConfig, absolute
 from feie.heads.data.packing import Packing
+from feie.heads.models.base import HeadModel
 
 GROUP: Literal["feie.heads"] = "feie.heads"
 _named: dict[str, Plugin] = {}
-
-
-class PluginConfig(BaseModel):
-    """Which code a head of others is, and its shape.
-
-    Attributes
-    ----------
-    kind : "plugin"
-    name : str
-        Of the entry point, or ``FILE.py:NAME`` without folders.
-    sha256 : str
-        Of the file of its code.
-    inputs, targets : int
-        Columns in, intensities out.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["plugin"] = "plugin"
-    name: str
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    inputs: int = Field(ge=1)
-    targets: int = Field(ge=1)
-
-
-class HeadModel(nn.Module):
-    """A head of others; a class that inherits has to give `score`, and may give the rest.
-
-    It is made as ``NAME(inputs=…, targets=…)`` and must keep all it learns in parameters. Weights
-    that torch draws at random depend on the seed of the training.
-
-    Attributes
-    ----------
-    config : PluginConfig
-        Set by feie.
-    """
-
-    config: PluginConfig
-
-    def score(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Score a batch of videos.
-
-        Parameters
-        ----------
-        frames : Tensor, shape (videos, steps, inputs)
-            Standardised; zero past the end of each video.
-        mask : Tensor of bool, shape (videos, steps)
-            Which steps a video has; at least its first one.
-
-        Returns
-        -------
-        Tensor, shape (videos, targets)
-            Under Pearson's rho of any scale and shift, which are fitted afterwards. A video's row
-            must not depend on the other videos of the batch.
-        """
-        raise NotImplementedError
-
-    @property
-    def routed(self) -> list[nn.Parameter]:
-        """Parameters whose first axis are blocks that only long videos reach; usually none."""
-        return []
-
-    def reach(self, packing: Packing) -> int:
-        """How many of the blocks a batch reaches."""
-        return 1
-
-    def start(self, longest: int, label_mean: Tensor | None) -> None:
-        """Prepare for training; see `feie.heads.models.mrnn.MRNN.start`."""
-
-    def penalty(self) -> Tensor | None:
-        """Give the part of the loss that depends on the weights alone, if there is one."""
-        return None
-
-    def forward(self, frames: Tensor, packing: Packing) -> Tensor:
-        """Score packed videos; see `feie.heads.models.mrnn.MRNN.forward`."""
-        shape = packing.steps, packing.sizes[0]
-        places = packing.padded.to(frames.device)
-        padded = frames.new_zeros(shape[0] * shape[1], frames.shape[1])
-        mask = torch.zeros(len(padded), dtype=torch.bool, device=frames.device)
-        padded = padded.index_copy(0, places, frames).view(*shape, -1).transpose(0, 1)
-        mask = mask.index_fill(0, places, True).view(shape).t()
-        return packing.restore(self.score(padded, mask))
 
 
 def use_heads(specs: Sequence[str]) -> None:
@@ -132,14 +49,6 @@ def check_named(spec: str) -> None:
         raise HeadError(f"it was begun with the code of {spec}: to run it again, add --head {spec}")
 
 
-def absolute(spec: str) -> str:
-    """Give a spec as it reads from any folder."""
-    if not names_file(spec):
-        return spec
-    path, _, name = spec.rpartition(":")
-    return f"{Path(expanduser(path)).absolute()}:{name}"
-
-
 def new_plugin_head(spec: str, inputs: int, targets: int, seed: int) -> HeadModel:
     """Make an untrained head of others.
 
@@ -162,7 +71,7 @@ def new_plugin_head(spec: str, inputs: int, targets: int, seed: int) -> HeadMode
     return _make(plugin, plugin.sha256, inputs, targets, seed)
 
 
-def load_plugin_head(config: PluginConfig) -> HeadModel:
+def load_plugin_head(config: PluginConfig, seed: int = 0) -> HeadModel:
     """Make the head that a checkpoint was trained as, weights yet to be filled in.
 
     Raises
@@ -179,7 +88,7 @@ def load_plugin_head(config: PluginConfig) -> HeadModel:
             f"its head is {config.name} (code sha256 {config.sha256[:16]}…), which is not here: "
             f"{cure}"
         )
-    return _make(plugin, config.sha256, config.inputs, config.targets, 0)
+    return _make(plugin, config.sha256, config.inputs, config.targets, seed)
 
 
 def code_changed(config: PluginConfig) -> bool:
@@ -204,7 +113,7 @@ def _make(plugin: Plugin, sha256: str, inputs: int, targets: int, seed: int) -> 
         model = plugin.make(inputs=inputs, targets=targets)
     if not isinstance(model, HeadModel):
         raise UsageError(
-            f"{plugin.spec} makes no head: it should inherit feie.heads.models.plugin.HeadModel "
+            f"{plugin.spec} makes no head: it should inherit feie.heads.head.HeadModel "
             "(docs/extending.md shows one)"
         )
     own = type(model)

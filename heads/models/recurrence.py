@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from feie.heads.data.packing import Packing
+from feie.heads.models.steps import Gradients, add_mm, earlier, mm, rows_of
 
 Backend = Literal["plain", "fused"]
 _CHOICE = "FEIE_RECURRENCE"
@@ -71,71 +72,8 @@ def _reversed_steps(packing: Packing, a: int, b: int) -> Iterator[tuple[int, int
         yield packing.starts[k] - origin, packing.sizes[k], running
 
 
-def _rows(tensor: Tensor, rows: slice) -> Tensor:
-    return tensor.narrow(-2, rows.start, rows.stop - rows.start)
-
-
 def _top(tensor: Tensor, rows: int) -> Tensor:
     return tensor.narrow(-2, 0, rows)
-
-
-def mm(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
-    """Matrix product, of each run where they are stacked."""
-    product: Tensor = (torch.mm if a.dim() == 2 else torch.bmm)(a, b, out=out)
-    return product
-
-
-def add_mm(
-    term: Tensor, a: Tensor, b: Tensor, out: Tensor | None = None, beta: float = 1.0
-) -> Tensor:
-    """Beta times the term plus the product, of each run where they are stacked."""
-    function = torch.addmm if a.dim() == 2 else torch.baddbmm
-    total: Tensor = function(term, a, b, beta=beta, out=out)
-    return total
-
-
-def earlier(packing: Packing, state: Tensor, a: int, b: int) -> Tensor:
-    """Give the state one step before each row of the steps a to b; zeros before the first step."""
-    first = packing.sizes[0]
-    rows = packing.rows_of(a, b)
-    if a > 0:
-        previous = packing.previous[rows.start - first : rows.stop - first]
-        return state.index_select(-2, previous.to(state.device))
-    out = state.new_zeros(*state.shape[:-2], rows.stop, state.shape[-1])
-    previous = packing.previous[: rows.stop - first].to(state.device)
-    out.narrow(-2, first, len(previous)).copy_(state.index_select(-2, previous))
-    return out
-
-
-class Gradients:
-    """Gradients of a layer's weights, added up over runs of steps."""
-
-    def __init__(self, x: Tensor, w_input: Tensor, w_hidden: Tensor, needs_x: bool) -> None:
-        self.x, self.weight = x, w_input
-        self.d_x = torch.empty_like(x) if needs_x else None
-        # Summed up transposed: with few inputs that is the faster way round.
-        self.d_w_input = torch.zeros_like(w_input.mT, memory_format=torch.contiguous_format)
-        self.d_w_hidden = torch.zeros_like(w_hidden)
-        self.d_b_input = w_input.new_zeros(w_input.shape[:-1])
-        self.d_b_hidden = w_hidden.new_zeros(w_hidden.shape[:-1])
-
-    def add_hidden(self, d_gates: Tensor, before: Tensor) -> None:
-        """Add those on the hidden side, from the state before each row."""
-        add_mm(self.d_w_hidden, d_gates.mT, before, out=self.d_w_hidden)
-        self.d_b_hidden += d_gates.sum(-2)
-
-    def add_input(self, d_gates: Tensor, rows: slice) -> None:
-        """Add those on the input side."""
-        add_mm(self.d_w_input, _rows(self.x, rows).mT, d_gates, out=self.d_w_input)
-        self.d_b_input += d_gates.sum(-2)
-        if self.d_x is not None:
-            mm(d_gates, self.weight, out=_rows(self.d_x, rows))
-
-    def result(self) -> tuple[Tensor | None, ...]:
-        """In the order of the arguments of `forward`."""
-        d_w_input = self.d_w_input.mT.contiguous()
-        weights = d_w_input, self.d_w_hidden, self.d_b_input, self.d_b_hidden
-        return self.d_x, *weights, None
 
 
 class _Gru(torch.autograd.Function):
@@ -165,7 +103,7 @@ class _Gru(torch.autograd.Function):
         previous = x.new_zeros(*runs, batch, width)
         for a, b in packing.chunks:
             chunk = packing.rows_of(a, b)
-            add_mm(bias, _rows(x, chunk), w_x, out=_rows(gates, chunk))
+            add_mm(bias, rows_of(x, chunk), w_x, out=rows_of(gates, chunk))
             for start, size in zip(packing.starts[a:b], packing.sizes[a:b], strict=True):
                 before, product = previous.narrow(-2, 0, size), recurrent.narrow(-2, 0, size)
                 multiply(before, w_h, out=product)
@@ -192,7 +130,7 @@ class _Gru(torch.autograd.Function):
         carry = hidden.new_empty(*runs, packing.sizes[0], width)
         for a, b in reversed(packing.chunks):
             rows = packing.rows_of(a, b)
-            r, z, n = _rows(gates, rows).chunk(3, dim=-1)
+            r, z, n = rows_of(gates, rows).chunk(3, dim=-1)
             before = earlier(packing, hidden, a, b)
             # All that multiplies dh in the gradients of the three gates.
             factor = hidden.new_empty(*runs, r.shape[-2], 3 * width)
@@ -200,9 +138,9 @@ class _Gru(torch.autograd.Function):
             by_gate = factor.view(*factor.shape[:-1], 3, width)
             d_n = (1 - z).mul_(torch.addcmul(_one(n), n, n, value=-1))
             torch.mul(d_n, r, out=f_n)
-            torch.mul(f_n, (1 - r).mul_(_rows(inner, rows)), out=f_r)
+            torch.mul(f_n, (1 - r).mul_(rows_of(inner, rows)), out=f_r)
             torch.mul((1 - z).mul_(z), before - n, out=f_z)
-            d_hidden = _rows(grad, rows).clone(memory_format=torch.contiguous_format)
+            d_hidden = rows_of(grad, rows).clone(memory_format=torch.contiguous_format)
             for start, size, running in _reversed_steps(packing, a, b):
                 d, back = d_hidden.narrow(-2, start, size), carry.narrow(-2, 0, size)
                 d.narrow(-2, 0, running).add_(carry.narrow(-2, 0, running))
@@ -237,17 +175,17 @@ class _Lstm(torch.autograd.Function):
         h, c = x.new_zeros(2, *runs, packing.sizes[0], width).unbind()
         for a, b in packing.chunks:
             chunk = packing.rows_of(a, b)
-            add_mm(bias, _rows(x, chunk), w_x, out=_rows(gates, chunk))
+            add_mm(bias, rows_of(x, chunk), w_x, out=rows_of(gates, chunk))
             for start, size in zip(packing.starts[a:b], packing.sizes[a:b], strict=True):
                 rows = slice(start, start + size)
-                gate = _rows(gates, rows)
+                gate = rows_of(gates, rows)
                 add_mm(gate, _top(h, size), w_h, out=gate)
                 gate.narrow(-1, 0, 2 * width).sigmoid_()
                 i, f, g, o = gate.chunk(4, dim=-1)
                 g.tanh_()
                 o.sigmoid_()
-                c = torch.mul(f, _top(c, size), out=_rows(cell, rows)).addcmul_(i, g)
-                h = torch.mul(o, c.tanh(), out=_rows(hidden, rows))
+                c = torch.mul(f, _top(c, size), out=rows_of(cell, rows)).addcmul_(i, g)
+                h = torch.mul(o, c.tanh(), out=rows_of(hidden, rows))
         ctx.packing = packing
         ctx.save_for_backward(x, w_input, w_hidden, gates, cell, hidden)
         return hidden
@@ -262,8 +200,8 @@ class _Lstm(torch.autograd.Function):
         carry_h, carry_c = hidden.new_empty(2, *runs, packing.sizes[0], width).unbind()
         for a, b in reversed(packing.chunks):
             rows = packing.rows_of(a, b)
-            i, f, g, o = _rows(gates, rows).chunk(4, dim=-1)
-            squashed = _rows(cell, rows).tanh()
+            i, f, g, o = rows_of(gates, rows).chunk(4, dim=-1)
+            squashed = rows_of(cell, rows).tanh()
             # What multiplies dc in the gradients of i, f and g, and dh in that of o.
             factor = hidden.new_empty(*runs, i.shape[-2], 4, width)
             torch.mul(g, (1 - i).mul_(i), out=factor[..., 0, :])
@@ -271,16 +209,16 @@ class _Lstm(torch.autograd.Function):
             torch.mul(i, torch.addcmul(_one(g), g, g, value=-1), out=factor[..., 2, :])
             torch.mul(squashed, (1 - o).mul_(o), out=factor[..., 3, :])
             to_cell = o * torch.addcmul(_one(o), squashed, squashed, value=-1)
-            d_hidden = _rows(grad, rows).clone(memory_format=torch.contiguous_format)
+            d_hidden = rows_of(grad, rows).clone(memory_format=torch.contiguous_format)
             for start, size, running in _reversed_steps(packing, a, b):
                 step = slice(start, start + size)
-                d, gate = _rows(d_hidden, step), factor.narrow(-3, start, size)
+                d, gate = rows_of(d_hidden, step), factor.narrow(-3, start, size)
                 _top(d, running).add_(_top(carry_h, running))
-                d_c = d * _rows(to_cell, step)
+                d_c = d * rows_of(to_cell, step)
                 _top(d_c, running).add_(_top(carry_c, running))
                 gate[..., :3, :].mul_(d_c.unsqueeze(-2))
                 gate[..., 3, :].mul_(d)
-                torch.mul(d_c, _rows(f, step), out=_top(carry_c, size))
+                torch.mul(d_c, rows_of(f, step), out=_top(carry_c, size))
                 mm(gate.flatten(-2), w_hidden, out=_top(carry_h, size))
             d_gates = factor.flatten(-2)
             total.add_hidden(d_gates, earlier(packing, hidden, a, b))

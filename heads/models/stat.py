@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from feie.heads.config import StatConfig
 from feie.heads.data.packing import Packing
-from feie.heads.models.mrnn import glorot
+from feie.heads.models.base import HeadModel, glorot
 
 STATISTICS = ("mean", "sd", "min", "max")
-
-
-class StatConfig(BaseModel):
-    """Shape of a STAT head.
-
-    Attributes
-    ----------
-    kind : "stat"
-    inputs, targets : int
-        Columns in, intensities out.
-    hidden : int
-        Units of the hidden layer (ReLU; [S] has 128); 0 for a linear head.
-    l2 : float
-        Weight of the sum of squares of all weights but biases in the loss; [S] has 1/512.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    kind: Literal["stat"] = "stat"
-    inputs: int = Field(ge=1)
-    targets: int = Field(ge=1)
-    hidden: int = Field(default=0, ge=0, le=4096)
-    l2: float = Field(default=1 / 512, ge=0)
 
 
 def statistics(frames: Tensor, packing: Packing) -> Tensor:
@@ -64,7 +39,7 @@ def statistics(frames: Tensor, packing: Packing) -> Tensor:
     return torch.cat([mean, (square / count).sqrt(), low, high], dim=1)
 
 
-class Stat(nn.Module):
+class Stat(HeadModel):
     """``y = sigmoid(V s + c)`` of the statistics s, or with a hidden layer in between.
 
     Weights are Glorot uniform, drawn by NumPy from the seed; biases are zero.
@@ -78,7 +53,7 @@ class Stat(nn.Module):
 
     def __init__(self, config: StatConfig, seed: int = 0) -> None:
         super().__init__()
-        self.config = config
+        self.config: StatConfig = config
         rng = np.random.default_rng([seed, 0x53544154])
         inputs = len(STATISTICS) * config.inputs
         if config.hidden:
@@ -87,15 +62,6 @@ class Stat(nn.Module):
         width = config.hidden or inputs
         self.output_weight = glorot(rng, config.targets, width, fan_out=config.targets)
         self.output_bias = nn.Parameter(torch.zeros(config.targets))
-
-    @property
-    def routed(self) -> list[nn.Parameter]:
-        """No parameter has blocks."""
-        return []
-
-    def reach(self, packing: Packing) -> int:
-        """Without blocks there is nothing to reach."""
-        return 1
 
     def start(self, longest: int, label_mean: Tensor | None) -> None:
         """Begin at the mean label, where the loss fixes the level."""

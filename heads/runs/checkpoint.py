@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from feie.features.errors import FeieError, HeadError
-from feie.heads.data.inputs import InputConfig, Standardiser
-from feie.heads.head import Calibration, Head
+from feie.heads.config import InputConfig, MRNNConfig, StatConfig, config_of
+from feie.heads.data.inputs import Standardiser
 from feie.heads.measures.baselines import LengthBaseline
-from feie.heads.models.mrnn import MRNN, MRNNConfig
-from feie.heads.models.plugin import PluginConfig, load_plugin_head
-from feie.heads.models.stat import STATISTICS, Stat, StatConfig
+from feie.heads.models.stat import STATISTICS
+from feie.heads.runs.earlier import FRAMES_FORMAT, from_frame_format
 from feie.heads.runs.files import (
     disk_errors,
     file_sha256,
@@ -26,9 +25,9 @@ from feie.heads.runs.files import (
     save_tensors,
     write_json,
 )
-from feie.heads.training.trainer import Model
+from feie.heads.runs.trained import Calibration, TrainedHead
 
-FORMAT, FUSION_FORMAT, FRAMES_FORMAT = "feie-head/1", "feie-fusion/1", "feie-frame-va/1"
+FORMAT, FUSION_FORMAT = "feie-head/1", "feie-fusion/1"
 _FORMATS = {FORMAT, FUSION_FORMAT, FRAMES_FORMAT}
 HEAD_WEIGHTS, HEAD_JSON, STATE = "head.safetensors", "head.json", "state.safetensors"
 _ARRAYS = {
@@ -36,19 +35,16 @@ _ARRAYS = {
     "calibration": ("slope", "offset"),
     "baseline": ("mean", "sd", "weights", "offset"),
 }
-_CONFIG: dict[str, type[MRNNConfig] | type[StatConfig] | type[PluginConfig]] = {
-    "mrnn": MRNNConfig,
-    "stat": StatConfig,
-    "plugin": PluginConfig,
-}
 _NOTES = {"store": ("path", "fingerprint"), "labels": ("path", "sha256")}
 
 
-def save_head(head: Head, run: Path) -> None:
+def save_head(head: TrainedHead, run: Path) -> None:
     """Write a head into a run folder; `head.json`, written last, marks the run as finished."""
     tensors = {f"model.{n}": p.detach() for n, p in head.model.named_parameters()}
     tensors["label_mean"] = torch.from_numpy(head.label_mean)
     for part, names in _ARRAYS.items():
+        if getattr(head, part) is None:
+            continue
         for name in names:
             tensors[f"{part}.{name}"] = torch.from_numpy(
                 np.ascontiguousarray(getattr(getattr(head, part), name))
@@ -67,7 +63,7 @@ def save_head(head: Head, run: Path) -> None:
     )
 
 
-def load_head(run: Path) -> Head:
+def load_head(run: Path) -> TrainedHead:
     """Read the head of a finished run.
 
     Raises
@@ -80,12 +76,7 @@ def load_head(run: Path) -> Head:
     if not (run / HEAD_JSON).exists():
         raise HeadError(f"{run} holds no trained head (no {HEAD_JSON}): its training has not ended")
     notes = read_json(run / HEAD_JSON)
-    if notes.get("format") == FRAMES_FORMAT:
-        raise HeadError(
-            f"{run} is a frame-level head (--head frame-va): it is not compared or fused with "
-            f"heads that give one prediction a video"
-        )
-    if notes.get("format") != FORMAT:
+    if notes.get("format") not in (FORMAT, FRAMES_FORMAT):
         raise HeadError(
             f"{run / HEAD_JSON} has format {notes.get('format')!r}, this feie reads {FORMAT!r}; "
             f"use the feie that made it or train again"
@@ -94,6 +85,8 @@ def load_head(run: Path) -> Head:
     try:
         if notes["weights_sha256"] != file_sha256(run / HEAD_WEIGHTS):
             raise ValueError(f"{HEAD_WEIGHTS} is not the file that {HEAD_JSON} was written with")
+        if notes["format"] == FRAMES_FORMAT:
+            tensors, notes = from_frame_format(tensors, notes)
         return _build(tensors, notes)
     except FeieError as error:
         raise HeadError(f"{run} cannot be loaded: {error}") from None
@@ -103,7 +96,7 @@ def load_head(run: Path) -> Head:
         raise HeadError(f"{run} holds a damaged head: {what}") from None
 
 
-def _build(tensors: dict[str, Tensor], notes: dict[str, Any]) -> Head:
+def _build(tensors: dict[str, Tensor], notes: dict[str, Any]) -> TrainedHead:
     """Put a head together; every disagreement is a KeyError, TypeError, ValueError or the like."""
     for part, keys in _NOTES.items():
         for key in keys:
@@ -114,56 +107,51 @@ def _build(tensors: dict[str, Tensor], notes: dict[str, Any]) -> Head:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name} is not finite")
-    config = _CONFIG[notes["model"].get("kind", "mrnn")].model_validate(notes["model"])
+    config = config_of(notes["model"])
     inputs = InputConfig.model_validate(notes["inputs"])
     targets = tuple(notes["targets"])
     if not all(isinstance(name, str) for name in targets):
         raise ValueError("targets are no names")
     n, m = len(inputs.columns), len(targets)
     longest = config.t if isinstance(config, MRNNConfig) else inputs.t
-    if (n, m, inputs.t) != (config.inputs, config.targets, longest):
-        raise ValueError("model, columns, targets and t do not fit each other")
+    if (n, m, inputs.t, inputs.unit) != (config.inputs, config.targets, longest, config.unit):
+        raise ValueError("model, columns, targets, unit and t do not fit each other")
     shapes = {
         "standardiser": ((n,), (n,)),
         "calibration": ((m,), (m,)),
         "baseline": ((3,), (3,), (3, m), (m,)),
     }
+    if config.unit == "frame":
+        del shapes["baseline"]
     expected: dict[str, tuple[int, ...]] = {"label_mean": (m,)}
     if isinstance(config, MRNNConfig):
         expected["model.dense_weight"] = (config.t, config.width, config.dense)
     elif isinstance(config, StatConfig):
         columns = config.hidden or len(STATISTICS) * config.inputs
         expected["model.output_weight"] = (m, columns)
-    for part, names in _ARRAYS.items():
-        expected |= {f"{part}.{k}": shape for k, shape in zip(names, shapes[part], strict=True)}
+    for part, wanted in shapes.items():
+        expected |= {f"{part}.{k}": shape for k, shape in zip(_ARRAYS[part], wanted, strict=True)}
     for name, shape in expected.items():
         if tensors[name].shape != shape:
             raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, not {shape}")
     if not (tensors["standardiser.sd"] > 0).all():
         raise ValueError("standardiser.sd is not positive")
-    model = _untrained(config)
+    model = config.build()
     model.load_state_dict({k[6:]: t for k, t in tensors.items() if k.startswith("model.")})
     arrays = {
-        part: {name: tensors[f"{part}.{name}"].numpy() for name in names}
-        for part, names in _ARRAYS.items()
+        part: {name: tensors[f"{part}.{name}"].numpy() for name in _ARRAYS[part]} for part in shapes
     }
     own = ("format", "weights_sha256", "targets", "model", "inputs")
-    return Head(
+    return TrainedHead(
         model=model,
         targets=targets,
         inputs=inputs,
         standardiser=Standardiser(**arrays["standardiser"]),
         calibration=Calibration(**arrays["calibration"]),
         label_mean=tensors["label_mean"].numpy(),
-        baseline=LengthBaseline(**arrays["baseline"]),
+        baseline=LengthBaseline(**arrays["baseline"]) if "baseline" in arrays else None,
         notes={k: v for k, v in notes.items() if k not in own},
     )
-
-
-def _untrained(config: MRNNConfig | StatConfig | PluginConfig) -> Model:
-    if isinstance(config, PluginConfig):
-        return load_plugin_head(config)
-    return MRNN(config) if isinstance(config, MRNNConfig) else Stat(config)
 
 
 def place(path: str, run: Path) -> dict[str, str]:

@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator
 
 from feie.features.errors import HeadError, StoreError, UsageError
 from feie.features.store.backends.location import is_url
 from feie.features.store.reader import Store, open_store
 from feie.features.text import counted
+from feie.heads.config import PluginConfig
 from feie.heads.data.inputs import Prepared, find_columns, prepare
-from feie.heads.models.plugin import PluginConfig, code_changed
+from feie.heads.models.plugin import code_changed
 from feie.heads.runs.checkpoint import find_again
-from feie.heads.runs.run import Part, Run
-
-StorePaths = Annotated[
-    tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)
-]
-"""Paths or addresses of stores; a text alone is one of them."""
+from feie.heads.runs.run import Member, Run
 
 
 @dataclass(frozen=True)
@@ -34,9 +28,9 @@ class Predicted:
     ----------
     prepared : tuple of Prepared
         Frames as each head read them, before standardisation.
-    parts : tuple of ndarray of float64, shape (videos, targets)
+    parts : tuple of ndarray of float64, shape (units, targets)
         Each head's intensities.
-    fused : ndarray of float64, shape (videos, targets)
+    fused : ndarray of float64, shape (units, targets)
         The run's: those of its only head, or their weighted mean.
     """
 
@@ -46,7 +40,7 @@ class Predicted:
 
     def faceless(self) -> NDArray[np.bool_]:
         """Say which videos lack a usable frame in one of the stores or more."""
-        lacking: NDArray[np.bool_] = np.any([p.frames.lengths == 0 for p in self.prepared], axis=0)
+        lacking: NDArray[np.bool_] = np.any([~p.seen for p in self.prepared], axis=0)
         return lacking
 
 
@@ -64,10 +58,10 @@ def stores_of(run: Run, named: Sequence[str]) -> tuple[Store, ...]:
     FeieError
         A wrong number, or a store cannot be read by its head.
     """
-    own = [find_again(part.head.notes["store"], part.folder) for part in run.parts]
+    own = [find_again(member.head.notes["store"], member.folder) for member in run.members]
     if not named:
-        for part, path in zip(run.parts, own, strict=True):
-            refuse_noted_address(part.folder, path)
+        for member, path in zip(run.members, own, strict=True):
+            refuse_noted_address(member.folder, path)
     if named and len(named) not in (1, len(own)):
         raise UsageError(
             f"{run.folder} fuses {len(own)} heads and {len(named)} stores are named: give one for "
@@ -75,8 +69,8 @@ def stores_of(run: Run, named: Sequence[str]) -> tuple[Store, ...]:
         )
     paths = own if not named else list(named) * len(own) if len(named) == 1 else list(named)
     opened = {path: open_store(path) for path in dict.fromkeys(paths)}
-    for part, path in zip(run.parts, paths, strict=True):
-        find_columns(opened[path].schema, part.head.inputs, path)
+    for member, path in zip(run.members, paths, strict=True):
+        find_columns(opened[path].schema, member.head.inputs, path)
         if not opened[path].ids:
             raise StoreError(f"{path} holds no video that was extracted without failure")
     return tuple(opened[path] for path in paths)
@@ -88,18 +82,18 @@ def stores_among(run: Run, opened: Sequence[Store]) -> tuple[Store, ...]:
     The store of its training is preferred, then one with its columns; a head that can read none
     gets the store of its training.
     """
-    return tuple(_store_among(part, opened) for part in run.parts)
+    return tuple(_store_among(member, opened) for member in run.members)
 
 
-def _store_among(part: Part, opened: Sequence[Store]) -> Store:
-    fits = [store for store in opened if _reads(part, store)]
-    own = [s for s in fits if s.fingerprint == part.head.notes["store"]["fingerprint"]]
+def _store_among(member: Member, opened: Sequence[Store]) -> Store:
+    fits = [store for store in opened if _reads(member, store)]
+    own = [s for s in fits if s.fingerprint == member.head.notes["store"]["fingerprint"]]
     if fits:
         return (own or fits)[0]
-    path = find_again(part.head.notes["store"], part.folder)
-    refuse_noted_address(part.folder, path)
+    path = find_again(member.head.notes["store"], member.folder)
+    refuse_noted_address(member.folder, path)
     store = open_store(path)
-    find_columns(store.schema, part.head.inputs, store.path)
+    find_columns(store.schema, member.head.inputs, store.path)
     return store
 
 
@@ -117,9 +111,9 @@ def refuse_noted_address(folder: Path, path: str) -> None:
         )
 
 
-def _reads(part: Part, store: Store) -> bool:
+def _reads(member: Member, store: Store) -> bool:
     try:
-        find_columns(store.schema, part.head.inputs, store.path)
+        find_columns(store.schema, member.head.inputs, store.path)
     except HeadError:
         return False
     return True
@@ -142,13 +136,13 @@ def predict_videos(run: Run, stores: Sequence[Store], videos: Sequence[Sequence[
         A store has other columns, or what is predicted is not finite.
     """
     prepared, found = [], []
-    for part, store, ids in zip(run.parts, stores, videos, strict=True):
-        columns = find_columns(store.schema, part.head.inputs, store.path)
-        ready = prepare(store.read(ids, columns), part.head.inputs)
-        prediction = part.head.predict(ready.frames)
+    for member, store, ids in zip(run.members, stores, videos, strict=True):
+        columns = find_columns(store.schema, member.head.inputs, store.path)
+        ready = prepare(store.read(ids, columns), member.head.inputs)
+        prediction = member.head.predict(ready.frames)
         if not np.isfinite(prediction).all():
             raise HeadError(
-                f"{part.folder} predicts what is not finite for {store.path}: its weights are "
+                f"{member.folder} predicts what is not finite for {store.path}: its weights are "
                 f"damaged, or the store's columns lie far outside those of its training"
             )
         prepared.append(ready)
@@ -159,9 +153,9 @@ def predict_videos(run: Run, stores: Sequence[Store], videos: Sequence[Sequence[
 def other_extractors(run: Run, stores: Sequence[Store]) -> list[str]:
     """Say where a store was made by other weights than the head was trained on."""
     notes = []
-    for part, store in zip(run.parts, stores, strict=True):
+    for member, store in zip(run.members, stores, strict=True):
         now = dict(store.provenance).get("extractor") or {}
-        before = part.head.notes["store"].get("extractor") or {}
+        before = member.head.notes["store"].get("extractor") or {}
         if now.get("sha256") != before.get("sha256"):
             notes.append(
                 f"{store.path} was made by extractor {now.get('name')}, the head was trained on "
@@ -172,7 +166,7 @@ def other_extractors(run: Run, stores: Sequence[Store]) -> list[str]:
 
 def changed_code(run: Run) -> list[str]:
     """Say whose code is not, or no longer, the code that it was trained with."""
-    configs = [part.head.model.config for part in run.parts]
+    configs = [member.head.config for member in run.members]
     return [
         f"the code of {config.name} has changed since the head was trained: its figures may mean "
         f"little"
@@ -181,12 +175,12 @@ def changed_code(run: Run) -> list[str]:
     ]
 
 
-def faceless_notes(stores: Sequence[Store], found: Predicted) -> list[str]:
+def faceless_notes(run: Run, stores: Sequence[Store], found: Predicted) -> list[str]:
     """Say how many videos have no usable frame, store by store."""
     return [
         f"{counted(ready.faceless, 'video', 'shows', 'show')} no face"
         f"{f' in {store.path}' if len(stores) > 1 else ''}: predicted "
-        f"as the training videos' mean label"
+        f"as the training {run.unit}s' mean label"
         for store, ready in zip(stores, found.prepared, strict=True)
         if ready.faceless
     ]

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feie.features.errors import HeadError
+from feie.heads.config import MRNNConfig
 from feie.heads.data.packing import Packing
 from feie.heads.measures.losses import LOSSES
-from feie.heads.models.mrnn import MRNNConfig, masked_dense
+from feie.heads.models.mrnn import masked_dense
 from feie.heads.models.recurrence import backend, recur
 from feie.heads.training.routing import update
 from feie.heads.training.trainer import SCORING_BATCH, Epoch, Examples, Trainer

@@ -1,95 +1,67 @@
-"""Training an MRNN: batches, epochs, early stopping, and a state that can be put down."""
+"""Training a head: batches, epochs, early stopping, and a state that can be put down."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from feie.features.errors import HeadError, UsageError
+from feie.heads.config import HEADLINE, MEASURE_NAMES, TrainingConfig, Unit
 from feie.heads.data.packing import Packing
 from feie.heads.data.ragged import Ragged
-from feie.heads.measures.losses import LOSSES, LossName
-from feie.heads.measures.metrics import mean_defined, pearson
-from feie.heads.models.mrnn import MRNN
-from feie.heads.models.plugin import HeadModel
-from feie.heads.models.stat import Stat
+from feie.heads.measures.losses import LOSSES
+from feie.heads.measures.metrics import MEASURES, mean_defined
+from feie.heads.models.base import HeadModel
 from feie.heads.training.routing import RoutedAdam
 from feie.heads.training.threads import one_thread
 
-PresetName = Literal["default", "paper", "stat"]
-Schedule = Literal["constant", "cosine", "plateau"]
-Model = MRNN | Stat | HeadModel
-SCORING_BATCH = 128
-
-
-class TrainingConfig(BaseModel):
-    """How a head is trained; part of its checkpoint.
-
-    Attributes
-    ----------
-    loss : {"pearson", "ccc", "mse"}
-    weights : tuple of float
-        Of the targets in the loss; equal where empty.
-    lr : float
-        Adam's learning rate.
-    schedule : {"constant", "cosine", "plateau"}
-        What becomes of it, see `learning_rate`.
-    batch : int
-        Videos a step. Pearson's rho over few videos is mostly noise (standard deviation 0.58 at
-        4, 0.125 at 64 for unrelated columns).
-    epochs : int
-        At most.
-    patience : int
-        Epochs without a better validation Pearson before training stops.
-    clip : float or None
-        Largest norm of the gradient.
-    routing : bool
-        Without it plain Adam updates all t blocks of the dense layer at every step, also those
-        that no video of the batch reached.
-    seed : int
-        Of the initial weights and of the order of videos.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    loss: LossName = "pearson"
-    weights: tuple[float, ...] = ()
-    lr: float = Field(default=1e-3, gt=0)
-    schedule: Schedule = "constant"
-    batch: int = Field(default=64, ge=1)
-    epochs: int = Field(default=100, ge=1)
-    patience: int = Field(default=20, ge=1)
-    clip: float | None = Field(default=None, gt=0)
-    routing: bool = True
-    seed: int = Field(default=0, ge=0)
-
-
-PRESETS: dict[PresetName, dict[str, float | int]] = {
-    "default": {"lr": 1e-3, "batch": 64, "epochs": 100, "patience": 20},
-    "paper": {"lr": 1e-4, "batch": 4, "epochs": 100, "patience": 20},
-    "stat": {"lr": 1e-3, "batch": 512, "epochs": 100, "patience": 100},
-}
-"""``paper`` has the learning rate and batch of [K] 4; its number of epochs is ours. ``stat`` is
-what [S] trains its heads on statistics with."""
+SCORING_BATCH, SCORED_FRAMES = 128, 1 << 14
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Standardised frames of videos, and their labels, shape (videos, targets)."""
+    """Standardised frames of videos, and labels.
+
+    Attributes
+    ----------
+    frames : Ragged
+    labels : ndarray of float64, shape (units, targets)
+        A row a video, or a row a frame, NaN where it has none (or is not to be learnt from).
+    unit : {"video", "frame"}
+    seen : ndarray of bool, shape (units,), or None
+        See `feie.heads.runs.trained.units_seen`; of videos their lengths tell it.
+    """
 
     frames: Ragged
     labels: NDArray[np.float64]
+    unit: Unit = "video"
+    seen: NDArray[np.bool_] | None = None
 
-    def with_faces(self) -> Examples:
-        """Leave out videos without a usable frame."""
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """Which units have a label."""
+        known: NDArray[np.bool_] = np.all(np.isfinite(self.labels), axis=1)
+        return known
+
+    def dealt(self) -> Examples:
+        """Give what batches are made of: videos with a usable frame, or frames with a label.
+
+        A frame becomes a video of one row.
+        """
+        if self.unit == "frame":
+            rows = np.flatnonzero(self.labelled)
+            single = Ragged(self.frames.values[rows], np.arange(len(rows) + 1))
+            return Examples(single, self.labels[rows], "frame")
         kept = self.frames.lengths > 0
         if kept.all():
             return self
@@ -108,13 +80,14 @@ class Epoch:
         From 1.
     train_loss : float
         Mean over the epoch's batches.
-    val_pearson : float
-        Mean over targets, over the whole validation split; NaN where undefined.
+    val_score : float
+        Mean over targets of Pearson's rho (of frames: the CCC), over the whole validation split;
+        NaN where undefined.
     """
 
     epoch: int
     train_loss: float
-    val_pearson: float
+    val_score: float
 
 
 def learning_rate(config: TrainingConfig, history: Sequence[Epoch]) -> float:
@@ -129,9 +102,9 @@ def learning_rate(config: TrainingConfig, history: Sequence[Epoch]) -> float:
     rate, best, waited = config.lr, -math.inf, 0
     if config.schedule == "plateau":
         for epoch in history:
-            waited = 0 if epoch.val_pearson > best else waited + 1
-            if epoch.val_pearson > best:
-                best = epoch.val_pearson
+            waited = 0 if epoch.val_score > best else waited + 1
+            if epoch.val_score > best:
+                best = epoch.val_score
             if waited >= max(1, config.patience // 4):
                 rate, waited = rate / 2, 0
     return rate
@@ -158,8 +131,10 @@ def _pack(frames: Ragged, videos: NDArray[np.int64]) -> tuple[Tensor, Packing]:
 
 @torch.no_grad()
 @one_thread()
-def predict(model: Model, frames: Ragged) -> NDArray[np.float64]:
-    """Raw outputs of a model, shape (videos, targets); NaN for videos without frames."""
+def predict(model: HeadModel, frames: Ragged) -> NDArray[np.float64]:
+    """Raw outputs of a model, shape (units, targets); NaN for videos without frames."""
+    if model.config.unit == "frame":
+        return _predict_frames(model, frames)
     out = np.full((len(frames), model.config.targets), np.nan)
     lengths, device = frames.lengths, next(model.parameters()).device
     order = np.argsort(-lengths, kind="stable")
@@ -173,23 +148,37 @@ def predict(model: Model, frames: Ragged) -> NDArray[np.float64]:
     return out
 
 
+def _predict_frames(model: HeadModel, frames: Ragged) -> NDArray[np.float64]:
+    device, count = next(model.parameters()).device, len(frames.values)
+    out = np.empty((count, model.config.targets))
+    model.eval()
+    for start in range(0, count, SCORED_FRAMES):
+        rows = torch.from_numpy(frames.values[start : start + SCORED_FRAMES])
+        packing = Packing.of(np.ones(len(rows), np.int64))
+        out[start : start + len(rows)] = model(rows.to(device), packing).cpu().double().numpy()
+    model.train()
+    return model.smooth(out, frames.offsets)
+
+
 class Trainer:
     """Trains a model epoch by epoch and keeps the weights of the best one.
 
     Parameters
     ----------
-    model : MRNN, Stat or HeadModel
+    model : HeadModel
         Changed in place, on `device` while it is trained.
     train, val : Examples
-        Videos without frames are left out of both.
+        Videos without frames are left out of both; frames are dealt as videos of one row.
     config : TrainingConfig
     device : torch.device, optional
         Where the model and the training frames lie; the CPU by default.
 
     Attributes
     ----------
-    labels : ndarray of float64, shape (videos, targets)
-        What the loss compares with, of the training videos.
+    labels : ndarray of float64, shape (units, targets)
+        What the loss compares with, of the training videos or frames.
+    measure : {"pearson", "ccc"}
+        What an epoch is chosen by.
 
     Raises
     ------
@@ -208,7 +197,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: Model,
+        model: HeadModel,
         train: Examples,
         val: Examples,
         config: TrainingConfig,
@@ -216,14 +205,23 @@ class Trainer:
     ) -> None:
         self.model, self.config = model, config
         self.device = device or torch.device("cpu")
-        self.train, self.val = train.with_faces(), val.with_faces()
+        unit = model.config.unit
+        self.measure = HEADLINE[unit]
+        # Frames are scored after the filter, so the validation videos stay whole.
+        self.train, self.val = train.dealt(), val if unit == "frame" else val.dealt()
         for name, part in (("training", self.train), ("validation", self.val)):
-            if not len(part.frames):
-                raise HeadError(f"no {name} video has a frame with a face")
-        if config.loss != "mse" and min(config.batch, len(self.train.frames)) < 2:
+            if not len(part):
+                what = "video has a frame with a face" if unit == "video" else "frame with a face"
+                raise HeadError(
+                    f"no {name} {what}{'' if unit == 'video' else ' has a label of all targets'}"
+                )
+        self._scored = self.val.labelled
+        if self.val.seen is not None:
+            self._scored &= self.val.seen
+        if config.loss != "mse" and min(config.batch, len(self.train)) < 2:
             raise UsageError(
-                f"{config.loss} needs at least 2 videos a batch (batch {config.batch}, "
-                f"{len(self.train.frames)} training videos with faces)"
+                f"{config.loss} needs at least 2 {unit}s a batch (batch {config.batch}, "
+                f"{len(self.train)} training {unit}s with faces)"
             )
         self._least = 1 if config.loss == "mse" else 2
         self.labels = self.train.labels
@@ -260,9 +258,9 @@ class Trainer:
         return done >= self.config.epochs or done - self.best_epoch >= self.config.patience
 
     @property
-    def best_pearson(self) -> float:
-        """Validation Pearson of the best epoch; NaN while there is none."""
-        return self.history[self.best_epoch - 1].val_pearson if self.best_epoch else float("nan")
+    def best_score(self) -> float:
+        """Validation figure of the best epoch; NaN while there is none."""
+        return self.history[self.best_epoch - 1].val_score if self.best_epoch else float("nan")
 
     def epochs(self) -> Iterator[Epoch]:
         """Train until finished; give each epoch as it ends."""
@@ -321,8 +319,8 @@ class Trainer:
         Parameters
         ----------
         losses : sequence of float
-        prediction : ndarray of float64, shape (videos, targets), optional
-            Raw outputs for the validation videos, where they are known already.
+        prediction : ndarray of float64, shape (units, targets), optional
+            Raw outputs for the validation split, where they are known already.
 
         Raises
         ------
@@ -340,14 +338,23 @@ class Trainer:
         record = Epoch(
             epoch=number,
             train_loss=float(np.mean(losses)),
-            val_pearson=mean_defined(pearson(prediction, self.val.labels)),
+            val_score=self._score(prediction),
         )
-        best = self.best_pearson
+        best = self.best_score
         self.history.append(record)
-        if record.val_pearson > (best if best == best else -math.inf):
+        if record.val_score > (best if best == best else -math.inf):
             self.best_epoch = number
             self._best = self._weights()
         return record
+
+    def _score(self, prediction: NDArray[np.float64]) -> float:
+        """Mean figure over the validation units that have a label and a face."""
+        measure, labels = MEASURES[self.measure], self.val.labels
+        if self._scored.all():
+            return mean_defined(measure(prediction, labels))
+        if not self._scored.any():
+            return float("nan")
+        return mean_defined(measure(prediction[self._scored], labels[self._scored]))
 
     @torch.no_grad()
     def use_best(self) -> None:
@@ -356,13 +363,14 @@ class Trainer:
         Raises
         ------
         HeadError
-            No epoch was best, because validation Pearson was undefined in each.
+            No epoch was best, because its figure was undefined in each.
         """
         if not self.best_epoch:
             raise HeadError(
-                f"validation Pearson was undefined in all {len(self.history)} epochs (labels or "
-                f"predictions of the validation videos are constant), so there is no head to "
-                f"keep; try another seed or learning rate (--seed, --lr), or more videos"
+                f"validation {MEASURE_NAMES[self.measure]} was undefined in all "
+                f"{len(self.history)} epochs (labels or predictions of the validation videos are "
+                f"constant), so there is no head to keep; try another seed or learning rate "
+                f"(--seed, --lr), or more videos"
             )
         for name, parameter in self.model.named_parameters():
             parameter.copy_(self._best[name])
@@ -375,7 +383,7 @@ class Trainer:
             for key, value in self.optimiser.state[parameter].items():
                 tensors[f"adam.{name}.{key}"] = value
         tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
-        history = [[e.epoch, e.train_loss, e.val_pearson] for e in self.history]
+        history = [[e.epoch, e.train_loss, e.val_score] for e in self.history]
         return tensors, {"history": history, "best_epoch": self.best_epoch}
 
     @torch.no_grad()

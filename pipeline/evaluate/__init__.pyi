@@ -1,3 +1,3 @@
-from .job import EvaluateOptions as EvaluateOptions
-from .job import EvaluateResult as EvaluateResult
 from .job import run as run
+from .options import EvaluateOptions as EvaluateOptions
+from .result import EvaluateResult as EvaluateResult

@@ -3,43 +3,56 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from feie.features.errors import HeadError
 from feie.features.store.reader import Store
-from feie.heads.data.joining import JoinAll
-from feie.heads.data.labels import Labels, SplitName
+from feie.heads.config import SplitName
 from feie.heads.runs.files import disk_errors
-from feie.heads.runs.run import Run
+from feie.heads.runs.run import Member, Run
 from feie.heads.runs.stores import changed_code, other_extractors
+from feie.pipeline.evaluate.truth import Truth
 from feie.pipeline.train.run import VIDEOS
 
 TEST_LOG = "test-evaluations.log"
 
 
-def differences(run: Run, stores: Sequence[Store], labels: Labels) -> list[str]:
+def differences(run: Run, stores: Sequence[Store], truth: Truth) -> list[str]:
     """Say what is not as it was in training."""
     notes = other_extractors(run, stores)
-    for part, store in zip(run.parts, stores, strict=True):
-        if store.fingerprint != part.head.notes["store"]["fingerprint"] and not any(
+    for member, store in zip(run.members, stores, strict=True):
+        if store.fingerprint != member.head.notes["store"]["fingerprint"] and not any(
             note.startswith(f"{store.path} was made by") for note in notes
         ):
             notes.append(
                 f"{store.path} is not, or no longer, the store that the head was trained on"
             )
     notes += changed_code(run)
-    if labels.sha256 != run.notes["labels"]["sha256"]:
-        notes.append(f"{labels.path} is not, or no longer, the file that the head was trained on")
+    if truth.sha256 != run.notes["labels"]["sha256"]:
+        notes.append(f"{truth.path} is not, or no longer, the file that the head was trained on")
     return list(dict.fromkeys(notes))
 
 
 def leaks(
-    run: Run, stores: Sequence[Store], labels: Labels, joined: JoinAll, split: SplitName
+    run: Run,
+    stores: Sequence[Store],
+    labels_sha256: str,
+    videos: Sequence[Sequence[str]],
+    split: SplitName,
 ) -> list[str]:
     """Find videos of this split that a head was trained on, or its epoch chosen on.
+
+    Parameters
+    ----------
+    run : Run
+    stores : sequence of Store
+        One a head.
+    labels_sha256 : str
+    videos : sequence of sequence of str
+        Those of the split, by the ids of each store.
+    split : {"train", "val", "test"}
 
     Raises
     ------
@@ -48,23 +61,19 @@ def leaks(
     """
     notes = [
         note
-        for part, store, ids in zip(run.parts, stores, joined.store_ids, strict=True)
-        for note in head_leaks(part.folder, part.head.notes, store, labels.sha256, ids, split)
+        for member, store, ids in zip(run.members, stores, videos, strict=True)
+        for note in _head_leaks(member, store, labels_sha256, ids, split)
     ]
     if run.fused and split == "val":
         notes.append("the weights of the fusion were chosen on the validation videos too")
     return list(dict.fromkeys(notes))
 
 
-def head_leaks(
-    folder: Path,
-    notes_of_head: Mapping[str, Any],
-    store: Store,
-    labels_sha256: str,
-    videos: Sequence[str],
-    split: SplitName,
+def _head_leaks(
+    member: Member, store: Store, labels_sha256: str, videos: Sequence[str], split: SplitName
 ) -> list[str]:
     """Do as `leaks` does, for one head and the videos of one store."""
+    folder, noted = member.folder, member.head.notes
     if split == "train":
         return ["these are the videos that the head was trained on: the figures flatter"]
     try:
@@ -73,8 +82,8 @@ def head_leaks(
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise HeadError(f"{folder / VIDEOS} cannot be read: {error}") from None
     same = (
-        labels_sha256 == notes_of_head["labels"]["sha256"]
-        or store.fingerprint == notes_of_head["store"]["fingerprint"]
+        labels_sha256 == noted["labels"]["sha256"]
+        or store.fingerprint == noted["store"]["fingerprint"]
     )
     notes = []
     for past, use in (("train", "the head was trained"), ("val", "the head's epoch was chosen")):
@@ -103,7 +112,7 @@ def log_test(
     labels_sha256: str,
     n: int,
     mean: float,
-    what: str = "mean_pearson",
+    what: str,
 ) -> int:
     """Note a look at the test split; gives the number of looks so far."""
     path = folder / TEST_LOG

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from feie.features.pictures import colours, literal
 
@@ -13,10 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from feie.heads.data.inputs import InputConfig
-
-if TYPE_CHECKING:
-    from feie.pipeline.evaluate.job import EvaluateResult
+from feie.heads.config import MEASURE_NAMES, InputConfig, Measure
 
 Array = NDArray[np.float64]
 _BLUE, _ORANGE, _GREY = "#1f6fb2", "#d9730d", "#8a949e"
@@ -29,25 +25,30 @@ def _clean(axes: Axes) -> None:
     axes.tick_params(labelsize=8)
 
 
-def bars(targets: Sequence[str], result: EvaluateResult) -> Figure:
-    """Pearson of each target with its interval, and that of the length alone."""
-    figure = Figure(figsize=(8, 0.42 * len(targets) + 1.1), layout="constrained")
+def bars(
+    figures: Mapping[str, float | None],
+    intervals: Mapping[str, tuple[float, float] | None],
+    baseline: Mapping[str, float | None],
+    measure: Measure,
+    baseline_name: str,
+) -> Figure:
+    """Draw the figure of each target with its interval, and that of a baseline."""
+    figure = Figure(figsize=(8, 0.42 * len(figures) + 1.1), layout="constrained")
     axes = figure.subplots()
-    for place, name in enumerate(targets):
-        value, pair = result.pearson[name], result.intervals[name]
+    for place, (name, value) in enumerate(figures.items()):
         if value is not None:
             axes.barh(place, value, color=_BLUE, height=0.62)
-        if pair is not None:
+        if (pair := intervals[name]) is not None:
             axes.plot(pair, (place, place), color="#10314d", lw=2)
-        alone = result.length_baseline.pearson[name]
-        if alone is not None:
+        if (alone := baseline.get(name)) is not None:
             axes.plot([alone], [place], "D", color=_ORANGE, ms=5)
-    axes.plot([], [], "D", color=_ORANGE, ms=5, label="length alone")
+    if baseline:
+        axes.plot([], [], "D", color=_ORANGE, ms=5, label=baseline_name)
     axes.plot([], [], color="#10314d", lw=2, label="95 % interval")
     axes.axvline(0, color=_GREY, lw=0.8)
-    axes.set_yticks(range(len(targets)), [literal(name) for name in targets])
+    axes.set_yticks(range(len(figures)), [literal(name) for name in figures])
     axes.invert_yaxis()
-    axes.set_xlabel("Pearson")
+    axes.set_xlabel(MEASURE_NAMES[measure])
     _clean(axes)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
     return figure
@@ -75,21 +76,39 @@ def scatter(targets: Sequence[str], prediction: Array, truth: Array) -> Figure:
     return figure
 
 
-def curves(epochs: Sequence[dict[str, float]], best: int) -> Figure:
-    """Loss and validation Pearson, an epoch each."""
+def curves(epochs: Sequence[Mapping[str, float]], best: int) -> Figure:
+    """Draw the loss and the figure on the validation split, an epoch each."""
+    scored = next(name for name in epochs[0] if name.startswith("val_"))
+    title = f"validation {MEASURE_NAMES['ccc' if scored == 'val_ccc' else 'pearson']}"
     figure = Figure(figsize=(8, 2.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     number = [e["epoch"] for e in epochs]
     left.plot(number, [e["train_loss"] for e in epochs], color=_BLUE)
     left.set_title("training loss", fontsize=9)
-    right.plot(number, [e["val_pearson"] for e in epochs], color=_BLUE)
+    right.plot(number, [e[scored] for e in epochs], color=_BLUE)
     if best:
         right.axvline(best, color=_ORANGE, lw=1, ls="--", label=f"kept: epoch {best}")
         right.legend(fontsize=8, frameon=False)
-    right.set_title("validation Pearson", fontsize=9)
+    right.set_title(title, fontsize=9)
     for axes in (left, right):
         axes.set_xlabel("epoch", fontsize=8)
         _clean(axes)
+    return figure
+
+
+def course(targets: Sequence[str], prediction: Array, truth: Array) -> Figure:
+    """Draw given and predicted values of one video over its frames."""
+    figure = Figure(figsize=(9, 1.6 * len(targets)), layout="constrained")
+    panels = figure.subplots(len(targets), sharex=True, squeeze=False).ravel()
+    for place, (axes, name) in enumerate(zip(panels, targets, strict=True)):
+        axes.plot(truth[:, place], color=_GREY, lw=2.2, label="given")
+        axes.plot(prediction[:, place], color=_BLUE, lw=1.2, label="predicted")
+        axes.set_ylim(-1.05, 1.05)
+        axes.set_ylabel(literal(name), fontsize=8)
+        axes.margins(x=0)
+        _clean(axes)
+    axes.set_xlabel("frame", fontsize=8)
+    axes.legend(loc="lower right", fontsize=7, frameon=False, ncols=2)
     return figure
 
 

@@ -19,14 +19,13 @@ from scipy.stats import spearmanr
 from feie.features.devices import pick_device
 from feie.features.errors import HeadError, UsageError
 from feie.features.store.reader import open_store
-from feie.heads.data.inputs import Space, pick_columns
+from feie.heads.config import LongPolicy, MissingPolicy, MrnnOptions, PresetName, Space
+from feie.heads.data.inputs import pick_columns
 from feie.heads.data.labels import load_labels
-from feie.heads.data.ragged import LongPolicy, MissingPolicy
 from feie.heads.measures.metrics import known, mean_defined
 from feie.heads.runs.checkpoint import HEAD_JSON
 from feie.heads.runs.files import disk_errors, read_json, write_atomically, write_json
 from feie.heads.training.stacked import pays
-from feie.heads.training.trainer import PresetName
 from feie.pipeline.grid.picture import draw_table
 from feie.pipeline.grid.processes import Task, train_all
 from feie.pipeline.grid.tables import (
@@ -356,8 +355,10 @@ def _share(
 
 def _cost(o: TrainHeadOptions) -> int:
     """Compare how long runs take, roughly."""
-    gates = 4 if o.cell == "lstm" else 3
-    return gates * o.layers * o.width**2 * (1 if o.mask else 2)
+    head = o.head
+    assert isinstance(head, MrnnOptions)  # the tables know no other
+    gates = 4 if head.cell == "lstm" else 3
+    return gates * head.layers * head.width**2 * (1 if head.mask else 2)
 
 
 def _train(

@@ -16,7 +16,7 @@ from feie.pipeline.train.options import TrainHeadOptions
 
 _SWEEP = Flag(panel="Sweep: many heads of one store")
 _FUSION = Flag(panel="Fusion: one head for each of several stores")
-_OWN = {"store", "subset", "sweep", "jobs", "gpus", "fuse", "fusion_weights", "box"}
+_OWN = {"store", "subset", "sweep", "jobs", "gpus", "fuse", "fusion_weights"}
 
 
 def _subsets(value: object) -> object:
@@ -27,13 +27,6 @@ def _subsets(value: object) -> object:
 class TrainHeadCommand(TrainHeadOptions):
     """Options of one head, and of the jobs that train several."""
 
-    head: Annotated[
-        str,
-        Field(
-            description="`mrnn`; mean, sd, min and max of each column: `stat-linear`, `stat-mlp`; "
-            "`frame-va`, frame by frame; or `FILE.py:NAME`, whose code is run (docs/extending.md)."
-        ),
-    ] = "mrnn"
     store: Annotated[  # type: ignore[assignment]
         tuple[str, ...],
         Field(
@@ -51,11 +44,6 @@ class TrainHeadCommand(TrainHeadOptions):
         ),
         Flag(typed=list[str], default="all of the store"),
     ] = ()
-    box: Annotated[
-        int | None,
-        Field(ge=0, description="Frames on each side that the filter averages."),
-        Flag(panel="Only with --head frame-va", default="25"),
-    ] = None
     sweep: Annotated[
         Path | None,
         Field(description="YAML grid, e.g. `lr: [0.001, 0.003]`: train every point of it."),
@@ -95,10 +83,6 @@ def run(options: TrainHeadCommand, progress: ProgressCallback = silent) -> Resul
         Options that belong to another of these jobs.
     """
     swept = sorted(options.model_fields_set & {"sweep", "jobs", "gpus"})
-    if options.head == "frame-va":
-        return _frame_va(options, swept, progress)
-    if options.box is not None:
-        raise UsageError("--box belongs to --head frame-va")
     resumed = options.resume is not None and _is_fusion(options.resume, options.runs)
     if len(options.store) > 1 or options.fuse or resumed:
         if swept:
@@ -151,22 +135,3 @@ def _single(options: TrainHeadCommand) -> dict[str, Any]:
 
 def _without(values: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in names}
-
-
-def _frame_va(options: TrainHeadCommand, swept: list[str], progress: ProgressCallback) -> Result:
-    """Pass on what a frame-level head knows, and refuse whatever else was asked for."""
-    from feie.pipeline.train import frame_va
-
-    if swept or options.fuse:
-        raise UsageError(f"--{swept[0] if swept else 'fuse'}: not with --head frame-va")
-    for name in ("store", "subset"):
-        if len(getattr(options, name)) > 1:
-            raise UsageError(f"--{name}: a frame-level head reads one store")
-    given = _without(options.one(**_single(options)), "head")
-    if options.box is not None:
-        given["box"] = options.box
-    for name in given:
-        if name not in frame_va.TrainFrameVaOptions.model_fields:
-            flag = name.replace("_", "-")
-            raise UsageError(f"--{flag} would do nothing with --head frame-va: leave it out")
-    return frame_va.run(frame_va.TrainFrameVaOptions(**given), progress)

@@ -19,7 +19,7 @@ from feie.features.errors import FeieError, HeadError
 from feie.heads.training.stacked import stack_key, train_stacked
 from feie.heads.training.threads import one_thread
 from feie.heads.training.trainer import Epoch
-from feie.pipeline.train.data import Material, read_material
+from feie.pipeline.train.data import TrainingData, read_training_data
 from feie.pipeline.train.log import Logbook
 from feie.pipeline.train.options import TrainHeadOptions
 from feie.pipeline.train.run import OPTIONS, HeadRun, begin, finish
@@ -50,12 +50,12 @@ class Task:
     device: str
 
 
-class Trainee:
+class TaskTrainer:
     """Trains tasks one after the other, and keeps what was read for the next one."""
 
     def __init__(self, notice: Notice) -> None:
         self._notice = notice
-        self._materials: dict[str, Material] = {}
+        self._read: dict[str, TrainingData] = {}
 
     def train(self, task: Task) -> None:
         """Train all runs of a task to the end.
@@ -67,9 +67,8 @@ class Trainee:
         FeieError
             Store, labels or folders cannot be used.
         """
-        materials = {self._key(o): self._material(o) for o in task.runs}
-        self._materials = materials
-        runs = [_begin(o, materials[self._key(o)]) for o in task.runs]
+        self._read = {self._key(o): self._data(o) for o in task.runs}
+        runs = [_begin(o, self._read[self._key(o)]) for o in task.runs]
         with one_thread():
             if not task.stacked:
                 self._train_one(runs[0])
@@ -119,22 +118,22 @@ class Trainee:
         else:
             self._notice(str(run.options.name), run.trainer.config.epochs, "")
 
-    def _material(self, options: TrainHeadOptions) -> Material:
-        return self._materials.get(self._key(options)) or read_material(options)
+    def _data(self, options: TrainHeadOptions) -> TrainingData:
+        return self._read.get(self._key(options)) or read_training_data(options)
 
     @staticmethod
     def _key(options: TrainHeadOptions) -> str:
         """Say what a run reads."""
-        return options.model_dump_json(include=READ)
+        return f"{options.head.config.unit} {options.model_dump_json(include=READ)}"
 
 
-def _begin(options: TrainHeadOptions, material: Material) -> HeadRun:
+def _begin(options: TrainHeadOptions, data: TrainingData) -> HeadRun:
     """Begin a run, or take it up where a killed ablation left it."""
     folder = options.runs / str(options.name)
     if (folder / OPTIONS).exists():
-        return begin(options, material, folder)
+        return begin(options, data, folder)
     shutil.rmtree(folder, ignore_errors=True)  # killed before it had put down its options
-    return begin(options, material)
+    return begin(options, data)
 
 
 def train_all(tasks: Sequence[Task], jobs: int, notice: Notice) -> None:
@@ -146,9 +145,9 @@ def train_all(tasks: Sequence[Task], jobs: int, notice: Notice) -> None:
         Of a task; or a process died.
     """
     if jobs == 1 or len(tasks) == 1:
-        trainee = Trainee(notice)
+        trainer = TaskTrainer(notice)
         for task in tasks:
-            trainee.train(task)
+            trainer.train(task)
         return
     context = multiprocessing.get_context("spawn")
     waiting, events = context.Queue(), context.Queue()
@@ -200,10 +199,10 @@ def _work(waiting: Any, events: Any) -> None:
     """Train tasks until there are none: the life of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    trainee = Trainee(lambda *event: events.put(event))
+    trainer = TaskTrainer(lambda *event: events.put(event))
     try:
         while (task := waiting.get()) is not None:
-            trainee.train(task)
+            trainer.train(task)
     except FeieError as error:
         events.put(error)
     events.put(None)

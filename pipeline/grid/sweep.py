@@ -6,6 +6,8 @@ import csv
 import io
 import re
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from feie.heads.runs.files import disk_errors, read_json, write_atomically, writ
 from feie.pipeline.grid.processes import Task, train_all
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.result import Cell, Result, Table, failures
-from feie.pipeline.train.options import TrainHeadOptions
+from feie.pipeline.train.options import TrainHeadOptions, option_names
 
 PLAN, TABLE, MOST = "sweep.json", "sweep.csv", 1000
 _FREE = {"store", "labels", "runs", "name", "device", "checkpoint_seconds", "tensorboard", "resume"}
@@ -132,15 +134,16 @@ def run(options: SweepOptions, progress: ProgressCallback = silent) -> SweepResu
     clock, folder = time.monotonic(), options.folder
     points = read_grid(options.grid)
     wanted = [_options_of(options, point) for point in points]
+    if any(o.head.config.unit == "frame" for o in wanted):
+        raise UsageError("a sweep compares heads of videos: train heads of frames one by one")
     names = [str(o.name) for o in wanted]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"{options.grid} names {min(twice)} more than once")
     store = open_store(options.base.store)
     labels = load_labels(options.base.labels, missing=options.base.missing_label)
-    free = _FREE if options.base.missing_label else {*_FREE, "missing_label"}
     plan = {
         "format": "feie-sweep/1",
-        "options": options.base.model_dump(mode="json", exclude=free | set(points[0])),
+        "options": _compared(options.base, points[0]),
         "grid": sorted(points[0]),
         "store": store.fingerprint,
         "labels": labels.sha256,
@@ -191,8 +194,8 @@ def read_grid(path: Path) -> list[dict[str, Any]]:
     axes: dict[str, list[Any]] = {}
     for key, values in content.items():
         name = str(key).replace("-", "_")
-        name = {"units": "width", "fc": "dense"}.get(name, name)
-        if name not in TrainHeadOptions.model_fields or name in _FIXED:
+        name = option_names().get(name, "")
+        if not name or name in _FIXED:
             raise UsageError(f"{path}: {key} is no option of train-head that a grid may hold")
         listed = values if isinstance(values, list) else [values]
         if not listed:
@@ -228,11 +231,22 @@ def _slug(value: Any) -> str:
     return re.sub(r"[^\w.+-]", "-", text)
 
 
+def _compared(base: TrainHeadOptions, point: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the options that every run of the sweep shares and that change a result."""
+    # Folders that were begun before there was such an option go on.
+    free = _FREE if base.missing_label else {*_FREE, "missing_label"}
+    return {k: v for k, v in base.flat().items() if k not in free and k not in point}
+
+
 def _check_plan(path: Path, plan: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, plan)
         return
     there = read_json(path)
+    with suppress(ValidationError, TypeError):  # feie 0.1.0 noted the options of all heads
+        there["options"] = _compared(
+            TrainHeadOptions.model_validate(there["options"]), dict.fromkeys(plan["grid"])
+        )
     if there != plan:
         old, new = there.get("options", {}), plan["options"]
         changed = [f"--{k}" for k in {**old, **new} if old.get(k) != new.get(k)]

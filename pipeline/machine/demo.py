@@ -14,7 +14,7 @@ from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.result import Result, Table
 from feie.pipeline.train import job as train_head
 from feie.pipeline.train.options import TrainHeadOptions
-from feie.pipeline.train.run import TrainHeadResult
+from feie.pipeline.train.result import TrainHeadResult
 
 __all__ = ["DemoOptions", "DemoResult", "run"]
 
@@ -72,7 +72,6 @@ def run(options: DemoOptions, progress: ProgressCallback = silent) -> DemoResult
         evaluate.EvaluateOptions(run=Path(trained.run), split="test"),
         progress,
     )
-    assert isinstance(scores, evaluate.EvaluateResult)  # of a head that was just trained
     return DemoResult(
         extract=extracted,
         train_head=trained,

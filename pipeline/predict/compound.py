@@ -10,6 +10,7 @@ import numpy as np
 
 from feie.features.errors import StoreError, UsageError
 from feie.features.store.reader import open_store
+from feie.features.text import significant
 from feie.heads.data.ragged import Ragged
 from feie.heads.models.compound import COMPOUNDS, class_frequencies, compound_scores, kl_divergence
 from feie.heads.runs.files import write_atomically
@@ -105,7 +106,7 @@ def _lines(scores: Ragged, ids: list[str], frames: bool) -> list[list[str]]:
             )
         for number, row in enumerate(rows):
             known = bool(np.isfinite(row).all())
-            cells = [f"{v:.6f}" if known else "" for v in row]
+            cells = [significant(v) if known else "" for v in row]
             name = list(COMPOUNDS)[int(row.argmax())] if known else ""
             lines.append([video, *([str(number)] if frames else []), *cells, name])
     return lines

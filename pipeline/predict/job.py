@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
+from numpy.typing import NDArray
 
 from feie.features.errors import StoreError, UsageError
 from feie.features.store.reader import Store
 from feie.features.text import counted
 from feie.heads.data.challenges import submission
-from feie.heads.data.frame_labels import TARGETS
+from feie.heads.data.frame_joining import frame_lines
 from feie.heads.data.joining import find_videos
 from feie.heads.data.labels import normalise_id
 from feie.heads.models.plugin import use_heads
 from feie.heads.runs.checkpoint import find_run
 from feie.heads.runs.files import write_atomically
-from feie.heads.runs.frame_checkpoint import is_frame_level, load_frame_head
 from feie.heads.runs.run import Run, load_run
 from feie.heads.runs.stores import (
-    StorePaths,
+    Predicted,
     changed_code,
     faceless_notes,
     other_extractors,
@@ -32,65 +32,11 @@ from feie.heads.runs.stores import (
     stores_of,
 )
 from feie.pipeline.extract import job as extract
-from feie.pipeline.options import Flag, Options
-from feie.pipeline.predict.frame_va import predict_frames
+from feie.pipeline.predict.options import PredictOptions
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.result import Result, failures
 
-
-class PredictOptions(Options):
-    """What `feie predict` is asked to do.
-
-    With ``videos`` these are extracted first, by the extractor of the head's training unless
-    another is named, into ``store``, or into a store that is removed afterwards.
-    """
-
-    run: Annotated[
-        Path | None,
-        Field(description="Folder of a run, or its name in --runs."),
-        Flag(default="the newest of --runs"),
-    ] = None
-    runs: Annotated[Path, Field(description="Folder of all runs.")] = Path("runs")
-    store: Annotated[
-        StorePaths,
-        Field(
-            description="The store to predict, or to keep with --videos; for a fusion one for "
-            "each head, repeated."
-        ),
-        Flag(names=("--store",), argument=True, default="features.zarr", typed=list[str]),
-    ] = ()
-    videos: Annotated[
-        Path | None, Field(description="Folder of videos: they are extracted first.")
-    ] = None
-    extractor: Annotated[
-        str | None, Field(description="For --videos."), Flag(default="that of the training")
-    ] = None
-    weights: Annotated[Path | None, Field(description="For --videos, as in `feie extract`.")] = None
-    detector: Annotated[str | None, Field(description="For --videos, as in `feie extract`.")] = None
-    out: Annotated[Path, Field(description="The CSV to write.")] = Path("predictions.csv")
-    form: Annotated[
-        Literal["plain", "eri", "emi"],
-        Field(
-            description="Of --out: `eri` (`File_ID`, [00001]; MuSe too), `emi` (`Filename`, "
-            "00001) or `plain`."
-        ),
-        Flag(names=("--format", "--form")),
-    ] = "plain"
-    clip: Annotated[
-        bool,
-        Field(
-            description="Keep what is written within [0, 1], the challenges' range; a head may "
-            "leave it by a little."
-        ),
-        Flag(names=("--clamp", "--clip")),
-    ] = False
-    head: Annotated[
-        tuple[str, ...],
-        Field(
-            description="Code of the run's head, `FILE.py:NAME`, where no package offers it; it "
-            "is run."
-        ),
-    ] = ()
+__all__ = ["PredictOptions", "PredictResult", "run"]
 
 
 class PredictResult(Result):
@@ -104,7 +50,7 @@ class PredictResult(Result):
     faceless : int
         Videos without a face; predicted as the mean label of the training videos.
     failed : dict of str to str
-        Videos that could not be extracted, with the reason; they have no row.
+        Videos that could not be extracted, with the reason; in the file their cells are empty.
     """
 
     run: str
@@ -118,7 +64,7 @@ class PredictResult(Result):
 
     @property
     def exit_code(self) -> int:
-        """3 where a video has no row."""
+        """3 where a video has no prediction."""
         return 3 if self.failed else 0
 
     def lines(self) -> list[str]:
@@ -142,22 +88,21 @@ def run(options: PredictOptions, progress: ProgressCallback = silent) -> Predict
     """
     use_heads(options.head)
     folder = find_run(options.run, options.runs)
-    work: Callable[[tuple[str, ...]], PredictResult]
-    if is_frame_level(folder):
-        trained_on = [load_frame_head(folder).notes["store"]]
-        work = partial(_predict_frames, options, folder, progress)
-    else:
-        run_ = load_run(folder)
-        trained_on = [part.head.notes["store"] for part in run_.parts]
-        work = partial(_predict, options, run_, progress)
+    run_ = load_run(folder)
+    if run_.unit == "frame" and (len(options.store) > 1 or options.form != "plain" or options.clip):
+        raise UsageError(
+            f"{folder} is a frame-level head: it reads one store and writes "
+            f"id,frame,time,{','.join(run_.targets)} in their own range (no form, no clipping)"
+        )
+    trained_on = [member.head.notes["store"] for member in run_.members]
     if options.videos is None:
         if len(trained_on) > 1 and not options.store:
             raise UsageError(
                 f"{folder} fuses {len(trained_on)} heads, trained on "
                 f"{', '.join(noted['path'] for noted in trained_on)}: name a store for each, in "
-                f"that order (--store, again and again)"
+                f"that order (--store, repeated)"
             )
-        return work(options.store or ("features.zarr",))
+        return _predict(options, run_, progress, options.store or ("features.zarr",))
     if len(options.store) > 1:
         raise UsageError("videos are extracted into one store: give one --store, or none")
     if options.store and "://" in options.store[0]:
@@ -165,11 +110,11 @@ def run(options: PredictOptions, progress: ProgressCallback = silent) -> Predict
     maker = _common_maker(folder, trained_on)
     if options.store:
         _extract(options, maker, options.store[0], progress)
-        return work(options.store)
+        return _predict(options, run_, progress, options.store)
     with tempfile.TemporaryDirectory(prefix="feie-predict-") as temporary:
         store = str(Path(temporary) / "features.zarr")
         _extract(options, maker, store, progress)
-        done = work((store,))
+        done = _predict(options, run_, progress, (store,))
     return done.model_copy(update={"store": "(removed; --store keeps it)"})
 
 
@@ -205,31 +150,6 @@ def _extract(
     extract.run(extract.ExtractOptions.model_validate(values), progress)
 
 
-def _predict_frames(
-    options: PredictOptions, folder: Path, progress: ProgressCallback, paths: tuple[str, ...]
-) -> PredictResult:
-    """Predict every frame of a store."""
-    if len(paths) > 1 or options.form != "plain" or options.clip:
-        raise UsageError(
-            f"{folder} is a frame-level head: it reads one store and writes "
-            f"id,frame,time,valence,arousal in [-1, 1] (no --form, no --clip)"
-        )
-    lines, store, faceless = predict_frames(folder, paths[0])
-    write_atomically(options.out, lines)
-    progress(Progress("videos", len(store.ids), len(store.ids)))
-    said = f"{counted(faceless, 'video', 'shows', 'show')} no face: the training frames' mean label"
-    return PredictResult(
-        run=str(folder),
-        store=store.path,
-        predictions=str(options.out),
-        videos=len(store.ids),
-        targets=list(TARGETS),
-        faceless=faceless,
-        failed=dict(store.failures),
-        notes=[said] if faceless else [],
-    )
-
-
 def _predict(
     options: PredictOptions, run_: Run, progress: ProgressCallback, paths: tuple[str, ...]
 ) -> PredictResult:
@@ -238,14 +158,18 @@ def _predict(
     videos, lost = _common(stores)
     notes += lost
     found = predict_videos(run_, stores, videos)
-    notes += faceless_notes(stores, found)
+    notes += faceless_notes(run_, stores, found)
     prediction = found.fused
     if options.clip:
         outside = int(((prediction < 0) | (prediction > 1)).any(axis=1).sum())
         prediction = np.clip(prediction, 0.0, 1.0)
         notes.append(f"{counted(outside, 'video')} had an intensity clipped to [0, 1]")
     names = [normalise_id(video) for video in videos[0]]
-    write_atomically(options.out, submission(names, run_.targets, prediction, options.form))
+    failed = {k: v for store in stores for k, v in store.failures.items()}
+    without = sorted({normalise_id(video) for video in failed} - set(names))
+    write_atomically(
+        options.out, _lines(options, run_, stores[0], names, videos[0], found, prediction, without)
+    )
     progress(Progress("videos", len(names), len(names)))
     return PredictResult(
         run=str(run_.folder),
@@ -254,9 +178,32 @@ def _predict(
         videos=len(names),
         targets=list(run_.targets),
         faceless=int(found.faceless().sum()),
-        failed={k: v for store in stores for k, v in store.failures.items()},
+        failed=failed,
         notes=notes,
     )
+
+
+def _lines(
+    options: PredictOptions,
+    run_: Run,
+    store: Store,
+    names: Sequence[str],
+    videos: Sequence[str],
+    found: Predicted,
+    prediction: NDArray[np.float64],
+    without: Sequence[str],
+) -> bytes:
+    """Give the file: rows are videos, or frames; videos that failed stand last, cells empty."""
+    if run_.unit == "video":
+        blank = np.full((len(without), len(run_.targets)), np.nan)
+        rows = np.concatenate([prediction, blank])
+        return submission([*names, *without], run_.targets, rows, options.form)
+    offsets = found.prepared[0].frames.offsets
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerows([video, *[""] * (2 + len(run_.targets))] for video in without)
+    predicted = frame_lines(store, names, videos, offsets, run_.targets, prediction)
+    return predicted + text.getvalue().encode()
 
 
 def _common(stores: Sequence[Store]) -> tuple[list[list[str]], list[str]]:

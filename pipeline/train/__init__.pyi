@@ -1,4 +1,4 @@
 from .fusion import TrainFusionOptions as TrainFusionOptions
 from .fusion import TrainFusionResult as TrainFusionResult
 from .options import TrainHeadOptions as TrainHeadOptions
-from .run import TrainHeadResult as TrainHeadResult
+from .result import TrainHeadResult as TrainHeadResult

@@ -17,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from feie.features.errors import HeadError, UsageError
 from feie.features.store.reader import open_store
 from feie.features.text import counted
+from feie.heads.config import PluginOptions, SplitName
 from feie.heads.data.inputs import pick_columns
 from feie.heads.data.joining import JoinAll, join_all
-from feie.heads.data.labels import Labels, SplitName, load_labels
+from feie.heads.data.labels import Labels, load_labels
 from feie.heads.measures.metrics import known, mean_defined, pearson
 from feie.heads.models.plugin import check_named, use_heads
 from feie.heads.runs.checkpoint import (
@@ -33,7 +34,7 @@ from feie.heads.runs.checkpoint import (
 )
 from feie.heads.runs.files import disk_errors, read_json, write_atomically, write_json
 from feie.heads.runs.fusion import MOST_HEADS, Weighting, choose_weights, weight_range
-from feie.heads.runs.run import MEMBERS, Part, Run, load_run, save_fusion
+from feie.heads.runs.run import MEMBERS, Member, Run, load_run, save_fusion
 from feie.heads.runs.stores import faceless_notes, predict_videos, stores_of
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.provenance import library_versions
@@ -164,7 +165,7 @@ def run(options: TrainFusionOptions, progress: ProgressCallback = silent) -> Tra
         Stores, labels, runs or options cannot be used together.
     """
     clock = time.monotonic()
-    use_heads([options.base.head])
+    use_heads([options.base.head.name])
     if options.resume is not None:
         folder = find_run(options.resume, options.base.runs)
         options = _stored_options(folder)
@@ -186,12 +187,16 @@ def _check(options: TrainFusionOptions) -> None:
     count = len(options.fuse) or len(options.stores)
     if not 2 <= count <= MOST_HEADS:
         raise UsageError(f"2 to {MOST_HEADS} heads can be fused, not {count} (--store, --fuse)")
+    if options.base.head.config.unit == "frame":
+        raise UsageError(
+            f"heads of videos are fused; --head {options.base.head.name} predicts frames of one "
+            f"store"
+        )
     if options.fuse:
         if options.stores:
             raise UsageError("--fuse takes finished runs, --store trains them: give one of the two")
-        base, fresh = options.base, TrainHeadOptions()
-        fields = [n for n in type(base).model_fields if n not in _OF_FUSION]
-        given = [n for n in fields if getattr(base, n) != getattr(fresh, n)]
+        base, fresh = options.base.flat(), TrainHeadOptions().flat()
+        given = [n for n in base if n not in _OF_FUSION and base[n] != fresh.get(n)]
         if given or options.subsets:
             names = ", ".join(f"--{n.replace('_', '-')}" for n in (given or ["subset"]))
             raise UsageError(f"--fuse trains nothing, so {names} would do nothing: leave it out")
@@ -221,6 +226,8 @@ def _check_runs(runs: Sequence[Run]) -> None:
     for other in runs:
         if other.fused:
             raise HeadError(f"{other.folder} is a fusion: fuse the heads below its {MEMBERS}")
+        if other.unit == "frame":
+            raise HeadError(f"{other.folder} is a frame-level head: heads of videos are fused")
         if other.targets != first.targets:
             raise HeadError(
                 f"{other.folder} predicts {', '.join(other.targets)}, {first.folder} predicts "
@@ -271,7 +278,8 @@ def _stored_options(folder: Path) -> TrainFusionOptions:
         options = TrainFusionOptions.model_validate(given)
     except (AttributeError, KeyError, TypeError, ValidationError):
         raise HeadError(f"{folder / PLAN} is damaged or of another version of feie") from None
-    check_named(options.base.head)
+    if isinstance(options.base.head, PluginOptions):
+        check_named(options.base.head.code)
     return options
 
 
@@ -314,15 +322,16 @@ def _finish(
     """Choose the weights, and write what makes the heads a fusion."""
     heads = [load_head(folder / MEMBERS / name) for name in names]
     targets, whole = heads[0].targets, np.ones(len(heads[0].targets))
-    parts = tuple(
-        Part(folder / MEMBERS / name, head, whole) for name, head in zip(names, heads, strict=True)
+    members = tuple(
+        Member(folder / MEMBERS / name, head, whole)
+        for name, head in zip(names, heads, strict=True)
     )
-    unweighted = Run(folder, parts, {})
+    unweighted = Run(folder, members, {})
     stores = stores_of(unweighted, ())
-    for part, store in zip(parts, stores, strict=True):
-        if store.fingerprint != part.head.notes["store"]["fingerprint"]:
+    for member, store in zip(members, stores, strict=True):
+        if store.fingerprint != member.head.notes["store"]["fingerprint"]:
             raise HeadError(f"{store.path} has changed since its head was trained; train again")
-    labels_path = Path(find_again(heads[0].notes["labels"], parts[0].folder))
+    labels_path = Path(find_again(heads[0].notes["labels"], members[0].folder))
     labels = load_labels(labels_path, targets, heads[0].notes["labels"].get("missing_label", ()))
     if labels.sha256 != heads[0].notes["labels"]["sha256"]:
         raise HeadError(f"{labels_path} has changed since the heads were trained; train again")
@@ -332,14 +341,14 @@ def _finish(
     weights = choose_weights(found.parts, truth, options.weighting)
     fused = Run(
         folder,
-        tuple(Part(p.folder, p.head, row) for p, row in zip(parts, weights, strict=True)),
+        tuple(Member(m.folder, m.head, row) for m, row in zip(members, weights, strict=True)),
         {},
     )
     rho = pearson(fused.fuse(list(found.parts)), truth)
     by_target = _named(targets, rho)
     notes = [
         *_notes(labels, joined),
-        *faceless_notes(stores, found),
+        *faceless_notes(unweighted, stores, found),
         f"the weights were chosen on {counted(len(truth), 'validation video')}",
     ]
     save_fusion(
@@ -358,15 +367,15 @@ def _finish(
         },
     )  # fmt: skip
     rows = []
-    for part, store, prediction in zip(fused.parts, stores, found.parts, strict=True):
+    for member, store, prediction in zip(fused.members, stores, found.parts, strict=True):
         alone = pearson(prediction, truth)
         rows.append(
             FusedHead(
-                run=str(part.folder),
+                run=str(member.folder),
                 store=store.path,
-                subset=part.head.notes["subset"],
-                weights=dict(zip(targets, part.weights.tolist(), strict=True)),
-                n_train=part.head.notes["videos"]["train"],
+                subset=member.head.notes["subset"],
+                weights=dict(zip(targets, member.weights.tolist(), strict=True)),
+                n_train=member.head.notes["videos"]["train"],
                 mean_pearson=known(mean_defined(alone)),
                 pearson=_named(targets, alone),
             )

@@ -1,18 +1,20 @@
-"""`feie train-head`: a masked recurrent head from a store and a label file, in minutes."""
+"""`feie train-head`: a head from a store and a label file, in minutes."""
 
 from __future__ import annotations
 
 import time
 
+from feie.heads.config import MEASURE_NAMES
 from feie.heads.models.plugin import use_heads
 from feie.heads.runs.checkpoint import find_run
 from feie.heads.training.threads import one_thread
 from feie.heads.training.trainer import Epoch, Trainer
 from feie.pipeline.progress import Progress, ProgressCallback, silent
-from feie.pipeline.train.data import read_material
+from feie.pipeline.train.data import read_training_data
 from feie.pipeline.train.log import Logbook
 from feie.pipeline.train.options import TrainHeadOptions
-from feie.pipeline.train.run import HeadRun, TrainHeadResult, begin, finish, stored_options
+from feie.pipeline.train.result import TrainHeadResult
+from feie.pipeline.train.run import HeadRun, begin, finish, stored_options
 
 
 def run(options: TrainHeadOptions, progress: ProgressCallback = silent) -> TrainHeadResult:
@@ -28,16 +30,20 @@ def run(options: TrainHeadOptions, progress: ProgressCallback = silent) -> Train
         Store, labels or options cannot be used, or the run folder cannot be written.
     """
     clock = time.monotonic()
-    use_heads([options.head])
+    use_heads([options.head.name])
     if options.resume is not None:
         folder = find_run(options.resume, options.runs)
         options = stored_options(folder)
     else:
         folder = None
-    material = read_material(options)
-    for note in material.notes:
+    data = read_training_data(options)
+    for note in data.notes:
         progress(Progress("epochs", 0, message=note))
-    head_run = begin(options, material, folder)
+    resumed = folder is not None
+    head_run = begin(options, data, folder)
+    if not resumed and options.name not in (None, head_run.folder.name):
+        said = f"{options.runs / str(options.name)} was there already: this run is "
+        progress(Progress("epochs", 0, message=f"{said}{head_run.folder}, for --run to name"))
     with one_thread():
         _train(head_run, progress)
         return finish(head_run, time.monotonic() - clock)
@@ -54,7 +60,7 @@ def _train(run: HeadRun, progress: ProgressCallback) -> None:
             Progress(
                 "epochs", total, total,
                 message=f"stopped after epoch {len(trainer.history)}: no better validation "
-                f"Pearson since epoch {trainer.best_epoch}",
+                f"{MEASURE_NAMES[trainer.measure]} since epoch {trainer.best_epoch}",
             )
         )  # fmt: skip
 
@@ -66,7 +72,7 @@ def _report(epoch: Epoch, trainer: Trainer, total: int) -> Progress:
         total,
         info={
             "loss": round(epoch.train_loss, 4),
-            "val ρ": round(epoch.val_pearson, 4),
-            "best": round(trainer.best_pearson, 4),
+            "val ρ" if trainer.measure == "pearson" else "val CCC": round(epoch.val_score, 4),
+            "best": round(trainer.best_score, 4),
         },
     )

@@ -31,13 +31,14 @@ class Logbook:
         seconds, self._clock = now - self._clock, now
         rate = trainer.optimiser.param_groups[0]["lr"]
         self._lines.append(
-            f"{epoch.epoch},{epoch.train_loss!r},{epoch.val_pearson!r},{rate!r},{seconds:.3f}"
+            f"{epoch.epoch},{epoch.train_loss!r},{epoch.val_score!r},{rate!r},{seconds:.3f}"
         )
-        header = "epoch,train_loss,val_pearson,lr,seconds"
+        measure = trainer.measure
+        header = f"epoch,train_loss,val_{measure},lr,seconds"
         write_atomically(folder / LOG, ("\n".join([header, *self._lines]) + "\n").encode())
         if self._board is not None:
             self._board.add_scalar("loss/train", epoch.train_loss, epoch.epoch)
-            self._board.add_scalar("pearson/val", epoch.val_pearson, epoch.epoch)
+            self._board.add_scalar(f"{measure}/val", epoch.val_score, epoch.epoch)
             self._board.add_scalar("lr", rate, epoch.epoch)
             self._board.flush()
         if now - self._saved >= self._every and not trainer.finished:

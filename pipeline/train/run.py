@@ -15,64 +15,22 @@ from pydantic import ValidationError
 
 from feie.features.devices import pick_device
 from feie.features.errors import HeadError
-from feie.heads.data.inputs import Standardiser
-from feie.heads.head import Calibration, Head
+from feie.heads.config import PluginConfig, PluginOptions, TrainingConfig
 from feie.heads.measures.baselines import LengthBaseline
-from feie.heads.measures.metrics import known, mean_defined, pearson
-from feie.heads.models.mrnn import MRNN, MRNNConfig
-from feie.heads.models.plugin import PluginConfig, check_named, new_plugin_head
+from feie.heads.measures.metrics import MEASURES, known, mean_defined
+from feie.heads.models.base import HeadModel
+from feie.heads.models.plugin import check_named
 from feie.heads.models.recurrence import backend
-from feie.heads.models.stat import Stat, StatConfig
 from feie.heads.runs.checkpoint import HEAD_JSON, STATE, find_again, new_run, place, save_head
 from feie.heads.runs.files import disk_errors, load_tensors, read_json, write_atomically, write_json
-from feie.heads.training.trainer import Examples, Model, Trainer, TrainingConfig, predict
+from feie.heads.runs.trained import Calibration, TrainedHead
+from feie.heads.training.trainer import Trainer, predict
 from feie.pipeline.provenance import library_versions
-from feie.pipeline.result import Result, figure
-from feie.pipeline.train.data import HeadData, Material
-from feie.pipeline.train.options import HEADS, TrainHeadOptions
+from feie.pipeline.train.data import TrainingData
+from feie.pipeline.train.options import TrainHeadOptions
+from feie.pipeline.train.result import TrainHeadResult
 
-_STAT_HIDDEN = 128
 OPTIONS, VIDEOS = "options.json", "videos.csv"
-
-
-class TrainHeadResult(Result):
-    """What `feie train-head` did.
-
-    Attributes
-    ----------
-    run : str
-        Folder of the head.
-    n_train, n_val : int
-        Videos.
-    epochs, best_epoch : int
-        Trained; the one whose weights were kept.
-    mean_pearson : float or None
-        Over the targets, on the validation split, of the kept weights.
-    pearson : dict of str to (float or None)
-        None where a constant column leaves it undefined.
-    seconds : float
-    notes : list of str
-        What a user should know.
-    """
-
-    run: str
-    subset: list[str]
-    n_train: int
-    n_val: int
-    epochs: int
-    best_epoch: int
-    mean_pearson: float | None
-    pearson: dict[str, float | None]
-    seconds: float
-    notes: list[str]
-
-    def lines(self) -> list[str]:
-        """Say what was trained, and how well."""
-        return [
-            f"{self.n_train} training and {self.n_val} validation videos, {self.epochs} epochs in "
-            f"{self.seconds:g} s; best was {self.best_epoch}: mean Pearson "
-            f"{figure(self.mean_pearson)} on val → {self.run}"
-        ]
 
 
 @dataclass(frozen=True)
@@ -80,17 +38,17 @@ class HeadRun:
     """A training with its run folder, begun or taken up again."""
 
     options: TrainHeadOptions
-    material: Material
+    data: TrainingData
     folder: Path
     trainer: Trainer
 
 
-def begin(options: TrainHeadOptions, material: Material, folder: Path | None = None) -> HeadRun:
+def begin(options: TrainHeadOptions, data: TrainingData, folder: Path | None = None) -> HeadRun:
     """Start a run, or take up the one in `folder` where it was put down; raises `FeieError`."""
-    data, config = material.data, options.training()
-    model = _model(options, len(data.inputs.columns), len(data.labels.targets))
+    columns, targets = len(data.inputs.columns), len(data.targets)
+    model = options.head.new(columns, targets, options.t, options.seed)
     device = pick_device(options.device)
-    trainer = Trainer(model, material.train, material.val, config, device)
+    trainer = Trainer(model, data.train, data.val, options.training(), device)
     if folder is None:
         folder = _start(options, data, model)
     else:
@@ -98,32 +56,28 @@ def begin(options: TrainHeadOptions, material: Material, folder: Path | None = N
         _restore(trainer, folder)
     if not (folder / VIDEOS).exists():
         _list_videos(folder, data)
-    return HeadRun(options, material, folder, trainer)
-
-
-def _model(options: TrainHeadOptions, inputs: int, targets: int) -> Model:
-    """Build an untrained model of the kind and shape that was asked for."""
-    if options.head not in HEADS:
-        return new_plugin_head(options.head, inputs, targets, options.seed)
-    if options.head != "mrnn":
-        hidden = 0 if options.head == "stat-linear" else _STAT_HIDDEN
-        shape = StatConfig(inputs=inputs, targets=targets, hidden=hidden, l2=options.l2)
-        return Stat(shape, options.seed)
-    names = ("t", "cell", "layers", "width", "dense", "mask")
-    given = {name: getattr(options, name) for name in names}
-    return MRNN(MRNNConfig(inputs=inputs, targets=targets, **given), options.seed)
+    return HeadRun(options, data, folder, trainer)
 
 
 def finish(run: HeadRun, seconds: float) -> TrainHeadResult:
     """Keep the best weights of a training that has ended as the run's head; raises `FeieError`."""
-    options, material, folder, trainer = run.options, run.material, run.folder, run.trainer
-    data, val = material.data, material.val
+    options, data, folder, trainer = run.options, run.data, run.folder, run.trainer
     trainer.use_best()
     trainer.model.cpu()
-    head = _finish(trainer.model, data, material.standardiser, material.train, trainer.config)
-    prediction = head.predict_standardised(val.frames)
-    rho = pearson(prediction, val.labels)
-    by_target = {k: known(v) for k, v in zip(data.labels.targets, rho, strict=True)}
+    head = _head(trainer.model, data, trainer.config)
+    prediction = head.predict_standardised(data.val.frames, data.val.seen)
+    at = data.val.labelled
+    found = {
+        name: measure(prediction[at], data.val.labels[at]) for name, measure in MEASURES.items()
+    }
+    by_target = {
+        name: {k: known(v) for k, v in zip(data.targets, values, strict=True)}
+        for name, values in found.items()
+    }
+    mean = {name: known(mean_defined(values)) for name, values in found.items()}
+    videos = {"train": data.count("train"), "val": data.count("val")}
+    units = {"train": int(data.train.labelled.sum()), "val": int(at.sum())}
+    frames = {"frames": units} if head.unit == "frame" else {}
     head.notes.update(
         subset=list(data.subset),
         training={
@@ -132,35 +86,40 @@ def finish(run: HeadRun, seconds: float) -> TrainHeadResult:
             "recurrence": backend(),
             "epochs_trained": len(trainer.history),
             "best_epoch": trainer.best_epoch,
-            "val_pearson": known(mean_defined(rho)),
-            "val_pearson_by_target": by_target,
+            f"val_{trainer.measure}": mean[trainer.measure],
+            f"val_{trainer.measure}_by_target": by_target[trainer.measure],
         },
-        videos={"train": len(data.train), "val": len(data.val), "faceless": data.prepared.faceless,
-                "shortened": data.prepared.shortened},
+        videos={**videos, "faceless": data.faceless, "shortened": data.shortened},
+        **frames,
         **_origin(options, data, trainer.model, folder),
         versions=library_versions(),
         git=git_describe(),
         ended=datetime.now(UTC).isoformat(timespec="milliseconds"),
-    )  # fmt: skip
+    )
     save_head(head, folder)
     with disk_errors(folder):
         (folder / STATE).unlink(missing_ok=True)
+    counts = units if head.unit == "frame" else videos
     return TrainHeadResult(
         run=str(folder),
         subset=list(data.subset),
-        n_train=len(data.train),
-        n_val=len(data.val),
+        unit=head.unit,
+        n_train=counts["train"],
+        n_val=counts["val"],
         epochs=len(trainer.history),
         best_epoch=trainer.best_epoch,
-        mean_pearson=known(mean_defined(rho)),
-        pearson=by_target,
+        headline=trainer.measure,
+        mean_pearson=mean["pearson"],
+        pearson=by_target["pearson"],
+        mean_ccc=mean["ccc"],
+        ccc=by_target["ccc"],
         seconds=round(seconds, 2),
-        notes=material.notes,
+        notes=data.notes,
     )
 
 
 def _origin(
-    options: TrainHeadOptions, data: HeadData, model: Model, folder: Path
+    options: TrainHeadOptions, data: TrainingData, model: HeadModel, folder: Path
 ) -> dict[str, Any]:
     """Which store, labels and code of others these are; a resumed run must find the same."""
     made_by, code = data.store.provenance, {}
@@ -175,20 +134,17 @@ def _origin(
         },
         "labels": {
             **place(str(options.labels), folder),
-            "sha256": data.labels.sha256,
-            "split_made": data.labels.split_made,
-            "missing": list(data.joined.missing),
+            **data.labels,
             "missing_label": list(options.missing_label),
         },
     }
 
 
-def _start(options: TrainHeadOptions, data: HeadData, model: Model) -> Path:
+def _start(options: TrainHeadOptions, data: TrainingData, model: HeadModel) -> Path:
     """Make the run folder, and put down first what a resumption needs."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = new_run(
-        options.runs, options.name or f"{stamp}-{'-'.join(data.subset)}-s{options.seed}"
-    )
+    what = "-".join(data.subset if data.inputs.unit == "video" else (options.head.name,))
+    folder = new_run(options.runs, options.name or f"{stamp}-{what}-s{options.seed}")
     origin = _origin(options, data, model, folder)
     asked = options.model_dump(mode="json")
     asked |= {what: origin[what]["path"] for what in ("store", "labels")}
@@ -196,11 +152,11 @@ def _start(options: TrainHeadOptions, data: HeadData, model: Model) -> Path:
     return folder
 
 
-def _list_videos(folder: Path, data: HeadData) -> None:
-    text, labels = io.StringIO(), data.joined.labels
+def _list_videos(folder: Path, data: TrainingData) -> None:
+    text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["video", "label", "split"])
-    table.writerows(zip(data.joined.store_ids, labels.ids, labels.split, strict=True))
+    table.writerows(data.videos)
     write_atomically(folder / VIDEOS, text.getvalue().encode())
 
 
@@ -222,7 +178,8 @@ def stored_options(folder: Path) -> TrainHeadOptions:
         options = TrainHeadOptions.model_validate({**stored["options"], **there})
     except (AttributeError, KeyError, TypeError, ValidationError):
         raise HeadError(f"{folder / OPTIONS} is damaged or of another version of feie") from None
-    check_named(options.head)
+    if isinstance(options.head, PluginOptions):
+        check_named(options.head.code)
     return options
 
 
@@ -249,26 +206,23 @@ def _restore(trainer: Trainer, folder: Path) -> None:
         ) from None
 
 
-def _finish(
-    model: Model,
-    data: HeadData,
-    standardiser: Standardiser,
-    train: Examples,
-    config: TrainingConfig,
-) -> Head:
-    faces = train.with_faces()
+def _head(model: HeadModel, data: TrainingData, config: TrainingConfig) -> TrainedHead:
+    dealt = data.train.dealt()
     if config.loss == "pearson":
-        calibration = Calibration.fit(predict(model, faces.frames), faces.labels)
+        calibration = Calibration.fit(predict(model, dealt.frames), dealt.labels)
     else:
-        calibration = Calibration.identity(len(data.labels.targets))
-    return Head(
+        calibration = Calibration.identity(len(data.targets))
+    baseline = None
+    if data.inputs.unit == "video":
+        baseline = LengthBaseline.fit(data.train.frames.lengths, data.train.labels)
+    return TrainedHead(
         model=model,
-        targets=data.labels.targets,
+        targets=data.targets,
         inputs=data.inputs,
-        standardiser=standardiser,
+        standardiser=data.standardiser,
         calibration=calibration,
-        label_mean=train.labels.mean(0),
-        baseline=LengthBaseline.fit(train.frames.lengths, train.labels),
+        label_mean=data.label_mean,
+        baseline=baseline,
         notes={},
     )
 

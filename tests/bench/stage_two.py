@@ -23,14 +23,15 @@ from numpy.typing import NDArray
 from stage_two_data import SyntheticSet, cached_set
 from torch import Tensor, nn
 
+from feie.heads.config import MRNNConfig, TrainingConfig
 from feie.heads.data.inputs import Standardiser
 from feie.heads.data.packing import Packing
 from feie.heads.data.ragged import Ragged
 from feie.heads.measures.losses import pearson_loss
 from feie.heads.models import recurrence
-from feie.heads.models.mrnn import MRNN, MRNNConfig
+from feie.heads.models.mrnn import MRNN
 from feie.heads.training.stacked import Stack
-from feie.heads.training.trainer import Examples, Trainer, TrainingConfig
+from feie.heads.training.trainer import Examples, Trainer
 
 T = 480
 BASELINE = "torch GRU, buckets of 256"
@@ -226,7 +227,7 @@ def learn(data: Examples, epochs: int) -> None:
     ]
     model = MRNN(MRNNConfig(inputs=26, targets=7, t=T))
     for epoch in Trainer(model, *parts, TrainingConfig(epochs=epochs)).epochs():
-        print(f"epoch {epoch.epoch}: loss {epoch.train_loss:.3f}, val {epoch.val_pearson:.3f}")
+        print(f"epoch {epoch.epoch}: loss {epoch.train_loss:.3f}, val {epoch.val_score:.3f}")
 
 
 def main() -> None:

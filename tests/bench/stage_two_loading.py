@@ -37,17 +37,17 @@ def plain(store: Path, in_blocks: bool) -> int:
 
 def first_batch(store: Path, labels: Path) -> int:
     """Read what `feie train-head` trains on, and take one step; gives the features' bytes."""
-    from feie.pipeline.train.job import TrainHeadOptions, read_material
+    from feie.pipeline.train.job import TrainHeadOptions, read_training_data
 
     options = TrainHeadOptions(store=str(store), labels=labels)
-    material = read_material(options)
+    data = read_training_data(options)
     from feie.heads.data.packing import Packing
 
-    frames = material.train.frames
+    frames = data.train.frames
     packing = Packing.of(frames.lengths[:64])
     rows = packing.gather(frames.offsets[:64])
     frames.values[rows.numpy()].sum()
-    return int(material.data.prepared.frames.values.nbytes)
+    return int(data.train.frames.values.nbytes + data.val.frames.values.nbytes)
 
 
 def peak() -> int:

@@ -44,16 +44,16 @@ def test_without_labels_it_is_every_video_as_stored(paths):
 
 
 def test_it_is_what_train_head_trains_on(paths):
-    from feie.pipeline.train.data import read_material
+    from feie.pipeline.train.data import read_training_data
     from feie.pipeline.train.options import TrainHeadOptions
 
     how = {"t": 20, "missing": "hold", "space": "logit", "subset": ("va", "au")}
-    material = read_material(
+    data_of_training = read_training_data(
         TrainHeadOptions(store=str(paths[0]), labels=paths[1], frame_stride=2, **how)
     )
     train = feie.VideoDataset(*paths, split="train", standardise=True, stride=2, **how)
     val = feie.VideoDataset(*paths, split="val", standardise=train.standardiser, stride=2, **how)
-    for data, examples in ((train, material.train), (val, material.val)):
+    for data, examples in ((train, data_of_training.train), (val, data_of_training.val)):
         assert len(data) == len(examples.frames)
         for i, item in enumerate(data[i] for i in range(len(data))):
             np.testing.assert_array_equal(item.frames, examples.frames[i])

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from feie.features.errors import HeadError, UsageError
 from feie.features.schema import AFFECT, Schema
 from feie.features.store.reader import RaggedRows
+from feie.heads.config import InputConfig
 from feie.heads.data import inputs
 from feie.heads.data.inputs import (
-    InputConfig,
     Standardiser,
     find_columns,
     pick_columns,

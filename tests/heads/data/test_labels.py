@@ -284,3 +284,14 @@ def test_a_named_index_of_parquet_is_a_column(tmp_path):
     table = pd.DataFrame({"id": ["a", "b"], "split": ["train", "val"], "Joy": [0.1, 0.2]})
     table.set_index("id").to_parquet(tmp_path / "labels.parquet")
     assert load_labels(tmp_path / "labels.parquet").ids == ("a", "b")
+
+
+def test_columns_passed_over_are_spoken_of(tmp_path):
+    """A numeric column of ages is no target by its name, and that is said."""
+    path = tmp_path / "labels.csv"
+    path.write_text("id,split,Joy,age\na,train,0.5,30\nb,train,0.2,40\nc,val,0.25,50\n")
+    labels = load_labels(path)
+    assert labels.targets == ("Joy",)
+    assert "no targets by their names: age (--targets names others)" in " | ".join(labels.notes)
+    assert load_labels(path, ["age"]).targets == ("age",)
+    assert "age" not in " ".join(load_labels(path, ["Joy"]).notes)

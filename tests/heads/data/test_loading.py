@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feie.features.store.reader import RaggedRows
+from feie.heads.config import InputConfig
 from feie.heads.data import ragged as ragged_module
-from feie.heads.data.inputs import InputConfig, Standardiser, prepare
+from feie.heads.data.inputs import Standardiser, prepare
 from feie.heads.data.ragged import Ragged, fill_missing, shorten
 from feie.heads.training.trainer import Examples
 
@@ -59,7 +60,7 @@ def test_neighbours_are_a_view_and_equal_a_copy(lengths, data):
 
 def test_leaving_out_videos_without_frames_copies_nothing():
     frames, _ = make([2, 0, 3, 0], lambda i: True)
-    kept = Examples(frames, np.arange(8.0).reshape(4, 2)).with_faces()
+    kept = Examples(frames, np.arange(8.0).reshape(4, 2)).dealt()
     assert kept.frames.values is frames.values
     assert kept.frames.lengths.tolist() == [2, 3]
     assert kept.labels[:, 0].tolist() == [0, 4]

@@ -36,17 +36,17 @@ def test_constant_columns_are_undefined_and_left_out_of_the_mean():
     p[:, 0], y[:, 1] = 0.1, 0.3
     found = score(p, y)
     assert np.isnan(found.pearson[:2]).all()
-    assert np.isnan(found.pearson_interval[:2]).all()
-    assert found.mean_pearson == found.pearson[2]
-    np.testing.assert_array_equal(found.mean_pearson_interval, found.pearson_interval[2])
+    assert np.isnan(found.interval[:2]).all()
+    assert found.mean == found.pearson[2]
+    np.testing.assert_array_equal(found.mean_interval, found.interval[2])
     everything = score(np.full_like(p, 0.25), y)
-    assert np.isnan(everything.mean_pearson)
-    assert np.isnan(everything.mean_pearson_interval).all()
+    assert np.isnan(everything.mean)
+    assert np.isnan(everything.mean_interval).all()
 
 
 def test_one_video_is_undefined_without_warning():
     p, y = arrays(1)
-    assert np.isnan(score(p, y).mean_pearson)
+    assert np.isnan(score(p, y).mean)
 
 
 def test_bootstrap_equals_a_loop_over_resampled_splits():
@@ -61,11 +61,11 @@ def test_bootstrap_equals_a_loop_over_resampled_splits():
 def test_intervals_cover_and_repeat():
     p, y = arrays(200)
     one, two = score(p, y, seed=1), score(p, y, seed=1)
-    np.testing.assert_array_equal(one.pearson_interval, two.pearson_interval)
-    assert (one.pearson_interval[:, 0] < one.pearson).all()
-    assert (one.pearson < one.pearson_interval[:, 1]).all()
+    np.testing.assert_array_equal(one.interval, two.interval)
+    assert (one.interval[:, 0] < one.pearson).all()
+    assert (one.pearson < one.interval[:, 1]).all()
     fisher = np.tanh(np.arctanh(one.pearson[0]) + np.array([-1.96, 1.96]) / np.sqrt(197))
-    np.testing.assert_allclose(one.pearson_interval[0], fisher, atol=0.04)
+    np.testing.assert_allclose(one.interval[0], fisher, atol=0.04)
 
 
 def test_length_baseline():

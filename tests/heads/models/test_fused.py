@@ -6,11 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feie.heads.config import MRNNConfig
 from feie.heads.data import packing as packing_module
 from feie.heads.data.packing import Packing
 from feie.heads.measures.losses import mse_loss, pearson_loss
 from feie.heads.models import recurrence
-from feie.heads.models.mrnn import MRNN, MRNNConfig
+from feie.heads.models.mrnn import MRNN
 
 pytest.importorskip("numba")
 fused = pytest.importorskip("feie.heads.models.fused")

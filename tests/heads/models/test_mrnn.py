@@ -6,10 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feie.heads.config import MRNNConfig
 from feie.heads.data import packing as packing_module
 from feie.heads.data.packing import Packing
 from feie.heads.measures.losses import pearson_loss
-from feie.heads.models.mrnn import MRNN, MRNNConfig
+from feie.heads.models.mrnn import MRNN
 
 CELLS = ["gru", "lstm"]
 

@@ -14,15 +14,16 @@ from feie.features.errors import HeadError, UsageError
 from feie.features.schema import AFFECT
 from feie.features.store.reader import open_store
 from feie.features.store.writer import StoreWriter
+from feie.heads.config import MRNNConfig, StatConfig, TrainingConfig
 from feie.heads.data.packing import Packing
-from feie.heads.data.ragged import Ragged, every_kth
+from feie.heads.data.ragged import Ragged, every_kth, interpolate
 from feie.heads.measures.losses import LOSSES, pearson_loss
 from feie.heads.models.compound import COMPOUNDS, class_frequencies, compound_scores, kl_divergence
-from feie.heads.models.frame_va import FrameVA, box_filter, fill_gaps
-from feie.heads.models.mrnn import MRNN, MRNNConfig
-from feie.heads.models.stat import Stat, StatConfig
+from feie.heads.models.frame_va import box_filter
+from feie.heads.models.mrnn import MRNN
+from feie.heads.models.stat import Stat
 from feie.heads.runs.checkpoint import load_head
-from feie.heads.training.trainer import Epoch, TrainingConfig, learning_rate
+from feie.heads.training.trainer import Epoch, learning_rate
 from feie.pipeline.evaluate import job as evaluate
 from feie.pipeline.evaluate.job import EvaluateOptions
 from feie.pipeline.grid import sweep
@@ -147,27 +148,8 @@ def test_box_filter_and_gaps():
     expected = [series[max(0, i - 4) : i + 5].mean(0) for i in range(30)]
     np.testing.assert_allclose(box_filter(series, 4), expected)
     values = np.array([[np.nan], [1], [np.nan], [np.nan], [4], [np.nan], [np.nan]], np.float32)
-    found = fill_gaps(Ragged(values, np.array([0, 6, 7]))).values[:, 0]
+    found = interpolate(Ragged(values, np.array([0, 6, 7]))).values[:, 0]
     np.testing.assert_allclose(found, [1, 1, 2, 3, 4, 4, np.nan])
-
-
-def test_frame_va_learns_and_predicts_every_frame():
-    rng = np.random.default_rng(0)
-    offsets = np.arange(0, 1201, 100)
-    hidden = np.stack([box_filter(rng.normal(size=(100, 2)), 8) for _ in range(12)])
-    labels = np.tanh(3 * hidden.reshape(-1, 2))
-    x = labels @ rng.normal(size=(2, 6)) + rng.normal(0, 0.5, (1200, 6))
-    frames = Ragged(x.astype(np.float32), offsets)
-    frames.values[::17] = np.nan
-    train, val = frames.select(range(8)), frames.select(range(8, 12))
-    given = {"val": (val, labels[800:]), "lr": 0.03, "half": 3}
-    head = FrameVA.fit(train, labels[:800], **given)
-    again = FrameVA.fit(train, labels[:800], **given)
-    np.testing.assert_array_equal(head.weight, again.weight)
-    assert head.score(val, labels[800:]) > 0.8
-    assert np.isfinite(head.predict(frames)).all()
-    with pytest.raises(HeadError, match="fewer than two frames"):
-        FrameVA.fit(train, np.full((800, 2), np.nan), **given)
 
 
 def test_compound_rule():
@@ -285,12 +267,15 @@ def test_wrong_weights_and_devices_are_one_clear_error(study, tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"head": "stat-mlp", "layers": 2}, "--layers is of an MRNN and would do nothing"),
+        (
+            {"head": "stat-mlp", "layers": 2},
+            "--layers belongs to --head mrnn: .* leave it out",
+        ),
         (
             {"head": "stat-linear", "width": 64, "routing": False},
-            "--units, --no-routing are of an MRNN .* leave them out",
+            "--units belongs to --head mrnn, --no-routing belongs to .* leave them out",
         ),
-        ({"l2": 0.1}, "--l2 is of a STAT head and would do nothing with --head mrnn"),
+        ({"l2": 0.1}, "--l2 belongs to --head stat-linear or stat-mlp: with --head mrnn"),
     ],
     ids=str,
 )

@@ -418,7 +418,7 @@ def test_the_command_line(study, tmp_path):
     said = feie("train-head", *two, "--subset", "va", *common, code=2)
     assert "1 subset for 2 stores: give --subset once a store" in said
     said = feie("train-head", *two, "--layers", 2, *common, code=2)
-    assert "--layers is of an MRNN and would do nothing with --head stat-linear" in said
+    assert "--layers belongs to --head mrnn" in said
     assert "base" not in said
     feie("train-head", "--store", voice, "--subset", "pitch", "--subset", "wav2vec", code=2)
     feie("train-head", "--store", voice, "--fusion-weights", "target", code=2)

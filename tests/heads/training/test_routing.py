@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from feie.heads.config import MRNNConfig
 from feie.heads.data.packing import Packing
 from feie.heads.measures.losses import pearson_loss
-from feie.heads.models.mrnn import MRNN, MRNNConfig
+from feie.heads.models.mrnn import MRNN
 from feie.heads.training.routing import RoutedAdam
 
 REACHES = [3, 6, 2, 2, 6, 5, 1, 3]

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from feie.features.errors import HeadError
+from feie.heads.config import MRNNConfig, TrainingConfig
 from feie.heads.data.ragged import Ragged
-from feie.heads.models.mrnn import MRNN, MRNNConfig
+from feie.heads.models.mrnn import MRNN
 from feie.heads.training.stacked import Stack, pays, stack_key, train_stacked
-from feie.heads.training.trainer import Examples, Trainer, TrainingConfig
+from feie.heads.training.trainer import Examples, Trainer
 
 CPU = torch.device("cpu")
 
@@ -60,8 +61,8 @@ def test_stacked_runs_equal_separate_ones(given):
         assert [e for r, e in told if r == run] == [e.epoch for e in one.history]
         assert other.best_epoch == one.best_epoch
         for a, b in zip(one.history, other.history, strict=True):
-            assert (a.train_loss, a.val_pearson) == pytest.approx(
-                (b.train_loss, b.val_pearson), abs=1e-6
+            assert (a.train_loss, a.val_score) == pytest.approx(
+                (b.train_loss, b.val_score), abs=1e-6
             )
         tensors, again = one.state()[0], other.state()[0]
         assert tensors.keys() == again.keys()
@@ -76,7 +77,7 @@ def test_a_run_that_stops_early_leaves_the_others_alone():
     for trainer, alone in zip(stacked, make_trainers(epochs=12, patience=1), strict=True):
         list(alone.epochs())
         assert len(trainer.history) == len(alone.history)
-        assert trainer.best_pearson == pytest.approx(alone.best_pearson, abs=1e-6)
+        assert trainer.best_score == pytest.approx(alone.best_score, abs=1e-6)
 
 
 def test_runs_at_different_epochs_are_taken_up_together():

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from feie.features.errors import HeadError, UsageError
+from feie.heads.config import MRNNConfig, TrainingConfig
 from feie.heads.data.ragged import Ragged
-from feie.heads.head import Calibration
 from feie.heads.measures.metrics import pearson
-from feie.heads.models.mrnn import MRNN, MRNNConfig
-from feie.heads.training.trainer import Examples, Trainer, TrainingConfig, deal_batches, predict
+from feie.heads.models.mrnn import MRNN
+from feie.heads.runs.trained import Calibration
+from feie.heads.training.trainer import Examples, Trainer, deal_batches, predict
 
 
 @pytest.fixture(autouse=True)
@@ -142,13 +143,13 @@ def test_stops_early_and_keeps_the_best():
     examples = make_examples(200, shuffled=True)
     trainer = make_trainer(examples, epochs=60, patience=3)
     list(trainer.epochs())
-    curve = [epoch.val_pearson for epoch in trainer.history]
+    curve = [epoch.val_score for epoch in trainer.history]
     assert len(curve) < 60
     assert len(curve) - trainer.best_epoch == 3
-    assert trainer.best_pearson == max(curve)
+    assert trainer.best_score == max(curve)
     trainer.use_best()
     again = pearson(predict(trainer.model, trainer.val.frames), trainer.val.labels).mean()
-    assert again == pytest.approx(trainer.best_pearson, abs=1e-12)
+    assert again == pytest.approx(trainer.best_score, abs=1e-12)
 
 
 def test_blocks_past_the_longest_training_video_are_zero():
@@ -213,7 +214,7 @@ def test_one_frame_videos_and_a_constant_target_train():
     model = MRNN(MRNNConfig(inputs=4, targets=2, t=1, width=8, dense=8))
     trainer = Trainer(model, examples, examples, TrainingConfig(lr=0.01, epochs=10))
     list(trainer.epochs())
-    assert trainer.best_pearson > 0.8
+    assert trainer.best_score > 0.8
 
 
 def test_calibration_is_least_squares_and_keeps_every_correlation():
@@ -238,7 +239,7 @@ def test_labels_of_any_scale_train_alike():
     for scale, shift in ((1.0, 0.0), (1e-4, 0.0), (1e4, 3.0)):
         trainer = make_trainer(Examples(examples.frames, scale * examples.labels + shift), epochs=3)
         list(trainer.epochs())
-        histories.append([(e.train_loss, e.val_pearson) for e in trainer.history])
+        histories.append([(e.train_loss, e.val_score) for e in trainer.history])
     np.testing.assert_allclose(histories[1:], [histories[0]] * 2, atol=1e-4)
 
 
@@ -266,7 +267,7 @@ def test_a_state_of_another_training_is_refused():
 
 def test_examples_that_all_show_faces_are_not_copied():
     examples = make_examples(20)
-    assert examples.with_faces() is examples
+    assert examples.dealt() is examples
 
 
 @pytest.mark.parametrize("name", ["lr", "clip"])

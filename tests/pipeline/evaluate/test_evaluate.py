@@ -9,8 +9,8 @@ import pytest
 from feie.features.errors import HeadError, LabelError
 from feie.features.store.reader import open_store
 from feie.features.store.writer import StoreWriter
+from feie.heads.config import InputConfig
 from feie.heads.data.challenges import submission
-from feie.heads.data.inputs import InputConfig
 from feie.heads.data.labels import load_labels
 from feie.heads.measures.metrics import bootstrap_pearson, compare, pearson, score
 from feie.pipeline.evaluate import job as evaluate
@@ -45,7 +45,7 @@ def test_repeated_videos_of_a_subject_widen_the_interval():
     p, y = np.repeat(p, 8, axis=0), np.repeat(y, 8, axis=0)
     groups = np.repeat(np.arange(40), 8)
     over_videos, over_subjects = score(p, y), score(p, y, groups=groups)
-    width = [np.ptp(s.pearson_interval, axis=1) for s in (over_videos, over_subjects)]
+    width = [np.ptp(s.interval, axis=1) for s in (over_videos, over_subjects)]
     assert (width[1] > 2 * width[0]).all()
     np.testing.assert_array_equal(over_videos.pearson, over_subjects.pearson)
 
@@ -69,12 +69,16 @@ def test_submissions_in_every_form():
     values = np.array([[0.25, 1]])
     written = "Filename", ["7"]
     for form, expected in (
-        ("plain", "id,Joy,Fear\n00007,0.250000,1.000000\n"),
-        ("eri", "File_ID,Joy,Fear\n[00007],0.250000,1.000000\n"),
-        ("emi", "Filename,Joy,Fear\n00007,0.250000,1.000000\n"),
-        ("labels", "Filename,Joy,Fear\n7,0.250000,1.000000\n"),
+        ("plain", "id,Joy,Fear\n00007,0.25,1\n"),
+        ("eri", "File_ID,Joy,Fear\n[00007],0.25,1\n"),
+        ("emi", "Filename,Joy,Fear\n00007,0.25,1\n"),
+        ("labels", "Filename,Joy,Fear\n7,0.25,1\n"),
     ):
         assert submission(["00007"], ("Joy", "Fear"), values, form, written).decode() == expected
+    # Eight digits of any scale; a video that failed has empty cells.
+    small = np.array([[1.23456789e-9, -0.123456789], [np.nan, np.nan]])
+    text = submission(["a", "b"], ("Joy", "Fear"), small, "plain").decode()
+    assert text == "id,Joy,Fear\na,1.2345679e-09,-0.12345679\nb,,\n"
     assert submission(["7"], ("A",), values[:, :1], "emi").startswith(b"Filename,A\n00007,")
 
 
@@ -175,7 +179,7 @@ def test_evaluation_with_subjects_comparison_submission_and_report(project):
     for words in (
         "As published",
         "calibrated",
-        "length alone",
+        "length only",
         "Against",
         "sha256",
         "over subjects",
@@ -190,7 +194,9 @@ def test_runs_of_other_targets_are_not_compared(project):
             **base, runs=project / "x", name="joy", targets=("Joy",), epochs=1, width=4
         )
     )
-    with pytest.raises(HeadError, match=r"joy predicts Joy, .*a predicts Joy, Fear; two runs"):
+    with pytest.raises(
+        HeadError, match=r"joy predicts Joy of .*a predicts Joy, Fear of .*; two runs"
+    ):
         evaluate.run(EvaluateOptions(run=project / "runs" / "a", against=project / "x" / "joy"))
 
 

@@ -1,7 +1,8 @@
-"""What a frame-level head reads: the frames of a split's videos with their labels."""
+"""Labels of frames joined with a store's frames, and the lines that predictions of frames are."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,84 +11,50 @@ from numpy.typing import NDArray
 
 from feie.features.errors import LabelError, UsageError
 from feie.features.store.reader import Store
-from feie.features.text import counted
+from feie.features.text import counted, significant
+from feie.heads.config import SplitName
 from feie.heads.data.frame_labels import FrameLabels, lay_over
-from feie.heads.data.inputs import InputConfig, to_logits
 from feie.heads.data.joining import find_videos
-from feie.heads.data.labels import SplitName
-from feie.heads.data.ragged import Ragged
-
-_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
-class FrameSplit:
-    """Frames of the videos of a split.
+class FrameJoin:
+    """Labels of every stored frame of a split's videos.
 
     Attributes
     ----------
-    split : str
     ids, store_ids : tuple of str
         A video each, as in the labels and as in the store.
-    frames : Ragged
-        Every frame, in the head's space; NaN where no face was found.
-    labels : ndarray of float64, shape (rows, 2)
+    offsets : ndarray of int64, shape (videos + 1,)
+    values : ndarray of float64, shape (rows, 2)
         NaN without one.
+    missing : tuple of str
+        Videos of the labels that the store lacks.
     notes : list of str
         What was left out.
     """
 
-    split: SplitName
     ids: tuple[str, ...]
     store_ids: tuple[str, ...]
-    frames: Ragged
-    labels: NDArray[np.float64]
+    offsets: NDArray[np.int64]
+    values: NDArray[np.float64]
+    missing: tuple[str, ...]
     notes: list[str]
 
     @property
     def video(self) -> NDArray[np.int64]:
         """Which video each row is of, shape (rows,)."""
-        return np.repeat(np.arange(len(self.frames)), self.frames.lengths)
-
-    @property
-    def labelled(self) -> NDArray[np.bool_]:
-        """Which rows have a label, shape (rows,)."""
-        return ~np.isnan(self.labels[:, 0])
+        return np.repeat(np.arange(len(self.ids)), np.diff(self.offsets))
 
 
-def read_frames(
-    store: Store, columns: Sequence[int], inputs: InputConfig, ids: Sequence[str]
-) -> Ragged:
-    """Read every frame of some videos into a head's space; NaN where no face was found."""
-    rows = store.read(ids, columns)
-    values = rows.values
-    values[~rows.valid] = np.nan
-    if inputs.space == "logit":
-        for start in range(0, len(values), _BLOCK):
-            block = values[start : start + _BLOCK]
-            whole = ~np.isnan(block).any(axis=1)
-            block[whole] = to_logits(block[whole], inputs.groups)
-    return Ragged(values, rows.offsets)
-
-
-def read_frame_split(
-    store: Store,
-    columns: Sequence[int],
-    inputs: InputConfig,
-    labels: FrameLabels,
-    split: SplitName,
-    tolerance: float,
-) -> FrameSplit:
+def join_frames(labels: FrameLabels, split: SplitName, store: Store, tolerance: float) -> FrameJoin:
     """Join the labels of a split with the store's frames.
 
     Parameters
     ----------
-    store : Store
-    columns : sequence of int
-        Of the store, in the order of `inputs`.
-    inputs : InputConfig
     labels : FrameLabels
     split : {"train", "val", "test"}
+    store : Store
     tolerance : float
         Largest share of videos that the store may lack (unless 0, one always may), and of labels
         that may lie behind the end of their video.
@@ -115,11 +82,9 @@ def read_frame_split(
             f"(--unmatched)"
         )
     kept = [(row, video) for row, video in zip(rows, found, strict=True) if video is not None]
-    videos = [video for _, video in kept]
-    frames = read_frames(store, columns, inputs, videos)
     laid, beyond, worst = [], 0, ("", 0)
-    for (row, video), length in zip(kept, frames.lengths, strict=True):
-        times = store[video].time if labels.by == "time" else int(length)
+    for row, video in kept:
+        times = store[video].time if labels.by == "time" else len(store[video])
         values, behind = lay_over(labels.places[row], labels.values[row], times)
         laid.append(values)
         beyond += behind
@@ -144,5 +109,42 @@ def read_frame_split(
         notes.append(text)
     if known < 2:
         raise LabelError(f"{labels.path} labels fewer than two frames of split {split!r}")
-    ids = tuple(labels.ids[row] for row, _ in kept)
-    return FrameSplit(split, ids, tuple(videos), frames, values, notes)
+    return FrameJoin(
+        ids=tuple(labels.ids[row] for row, _ in kept),
+        store_ids=tuple(video for _, video in kept),
+        offsets=np.concatenate([[0], np.cumsum([len(part) for part in laid])]),
+        values=values,
+        missing=tuple(missing),
+        notes=notes,
+    )
+
+
+def frame_lines(
+    store: Store,
+    names: Sequence[str],
+    videos: Sequence[str],
+    offsets: NDArray[np.int64],
+    targets: Sequence[str],
+    prediction: NDArray[np.float64],
+) -> bytes:
+    """Write ``id,frame,time`` and the targets: frames count from 0, times are seconds.
+
+    Parameters
+    ----------
+    store : Store
+    names, videos : sequence of str
+        Ids to write, and those of the store.
+    offsets : ndarray, shape (videos + 1,)
+    targets : sequence of str
+    prediction : ndarray, shape (rows, targets)
+    """
+    text = io.StringIO()
+    text.write(",".join(["id", "frame", "time", *targets]) + "\n")
+    for i, (name, video) in enumerate(zip(names, videos, strict=True)):
+        quoted = '"' + name.replace('"', '""') + '"' if set(name) & set(',"\n') else name
+        rows = prediction[offsets[i] : offsets[i + 1]]
+        text.writelines(
+            f"{quoted},{number},{time:.6f},{','.join(map(significant, row))}\n"
+            for number, (time, row) in enumerate(zip(store[video].time, rows, strict=True))
+        )
+    return text.getvalue().encode()

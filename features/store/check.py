@@ -261,14 +261,21 @@ def _check_provenance(path: str, attributes: dict[str, Any]) -> Iterator[Violati
 
 def _check_index(path: str, attributes: dict[str, Any]) -> Iterator[Violation]:
     count, index = _committed(attributes), {}
-    for name, spec, array, rule in _arrays(path, attributes):
+    found = list(_arrays(path, attributes))
+    for name, spec, array, _ in found:
+        if name == "video/id" and count and _is_readable(array, spec):
+            try:
+                refuse_absent_rows(path, count, _reader(array))
+            except Exception as error:  # the codecs raise several kinds
+                yield Violation("S10", one_line(error))
+                return
+    for name, spec, array, rule in found:
         if rule != "S10" or count is None or not _is_readable(array, spec):
             continue
         rows = count + (spec.name == "offset")
         if row_oddity(array, rows):
             continue
         try:
-            refuse_absent_rows(path, count, _reader(array))
             index[spec.name] = np.asarray(array[:rows])
         except Exception as error:  # the codecs raise several kinds
             yield Violation("S15", f"{name}: a chunk cannot be read: {one_line(error)}")

@@ -76,15 +76,19 @@ def check_store(path: str | Path) -> list[Violation]:
     attributes = _attributes(str(path))
     if isinstance(attributes, Violation):
         return [attributes]
-    found = []
-    for check in (_check_attributes, _check_provenance, _check_structure, _check_index):
-        found += _carefully(check(str(path), attributes))
+    found: list[Violation] = []
+    root = open_root(str(path))
+    arrays = _arrays(root, attributes)
+    found += _carefully(_check_attributes(attributes))
+    found += _carefully(_check_provenance(attributes))
+    found += _carefully(_check_structure(root, attributes, arrays))
+    found += _carefully(_check_index(str(path), attributes, arrays))
     try:
         frames: Iterator[Violation] = _check_frames(open_store(path))
     except Exception as error:
         if not found:
             found.append(Violation("S1", f"cannot be read: {one_line(error)}"))
-        frames = _check_bytes(str(path), attributes)
+        frames = _check_bytes(attributes, arrays)
     found += islice(_carefully(frames), _MOST_NAMED)
     return list(dict.fromkeys(found))
 
@@ -113,7 +117,7 @@ def _attributes(path: str) -> dict[str, Any] | Violation:
         return Violation("S1", f"zarr.json cannot be read: {type(error).__name__}: {error}")
 
 
-def _check_attributes(path: str, attributes: dict[str, Any]) -> Iterator[Violation]:
+def _check_attributes(attributes: Mapping[str, Any]) -> Iterator[Violation]:
     missing = [name for name in _ROOT_ATTRIBUTES if name not in attributes]
     if missing:
         yield Violation("S1", f"root attribute {', '.join(missing)} is missing")
@@ -153,51 +157,57 @@ def _short(value: object) -> str:
     return shorten(repr(value), 200, placeholder=" …")
 
 
-def _arrays(path: str, attributes: Mapping[str, Any]) -> Iterator[tuple[str, ArraySpec, Any, str]]:
-    """Give name, specification, array or what else is there, and rule of each array."""
-    root = open_root(path)
-    try:
-        embedding = root.get("embedding")
-    except Exception:
-        embedding = None
+Arrays = list[tuple[str, ArraySpec, Any, str]]
+"""Name, specification, array (or what else is there, or the error that it gave), and rule of each
+array of a store."""
+
+
+def _arrays(root: zarr.Group, attributes: Mapping[str, Any]) -> Arrays:
+    """Open every array that a store must have."""
+    embedding = _opened(root, "embedding")
     made = attributes.get("provenance")
     options = made.get("options") if isinstance(made, dict) else None
     wanted = isinstance(options, dict) and bool(options.get("embedding"))
     width = embedding.shape[1] if isinstance(embedding, zarr.Array) and embedding.ndim == 2 else 1
     kept = embedding is not None or wanted
-    for prefix, specs, rule in (
-        ("", frame_arrays(AFFECT, width if kept else 0), "S6"),
-        ("video/", VIDEO_ARRAYS, "S10"),
-    ):
-        for spec in specs:
-            try:
-                array: Any = root.get(prefix + spec.name)
-            except Exception as error:
-                array = error
-            yield prefix + spec.name, spec, array, rule
+    return [
+        (prefix + spec.name, spec, _opened(root, prefix + spec.name), rule)
+        for prefix, specs, rule in (
+            ("", frame_arrays(AFFECT, width if kept else 0), "S6"),
+            ("video/", VIDEO_ARRAYS, "S10"),
+        )
+        for spec in specs
+    ]
 
 
-def _frames(path: str, attributes: Mapping[str, Any]) -> int:
+def _opened(root: zarr.Group, name: str) -> Any:
+    try:
+        return root.get(name)
+    except Exception as error:  # a damaged file may fail anywhere inside zarr
+        return error
+
+
+def _frames(attributes: Mapping[str, Any], arrays: Arrays) -> int:
     """Give the number of committed frames; 0 where the index does not say."""
     committed = _committed(attributes)
+    offset = next(array for name, _, array, _ in arrays if name == "video/offset")
     try:
-        offset = open_root(path)["video/offset"]
-        assert isinstance(offset, zarr.Array)
-        assert committed is not None
         return int(np.asarray(offset[committed]))
     except Exception:
         return 0
 
 
-def _check_structure(path: str, attributes: dict[str, Any]) -> Iterator[Violation]:
-    committed, frames = _committed(attributes) or 0, _frames(path, attributes)
+def _check_structure(
+    root: zarr.Group, attributes: Mapping[str, Any], arrays: Arrays
+) -> Iterator[Violation]:
+    committed, frames = _committed(attributes) or 0, _frames(attributes, arrays)
     columns = attributes.get("columns")
-    try:
-        if not isinstance(open_root(path).get("video"), zarr.Group):
-            yield Violation("S10", "group video is missing")
-    except Exception as error:
-        yield Violation("S10", f"group video cannot be read: {one_line(error)}")
-    for name, spec, array, rule in _arrays(path, attributes):
+    videos = _opened(root, "video")
+    if isinstance(videos, Exception):
+        yield Violation("S10", f"group video cannot be read: {one_line(videos)}")
+    elif not isinstance(videos, zarr.Group):
+        yield Violation("S10", "group video is missing")
+    for name, spec, array, rule in arrays:
         if array is None or isinstance(array, zarr.Group):
             yield Violation(rule, f"array {name} is missing")
         elif isinstance(array, Exception):
@@ -224,7 +234,7 @@ def _check_array(
         yield Violation("S15", f"{name} has no checksum")
 
 
-def _check_provenance(path: str, attributes: dict[str, Any]) -> Iterator[Violation]:
+def _check_provenance(attributes: Mapping[str, Any]) -> Iterator[Violation]:
     made = attributes.get("provenance", {})
     if not isinstance(made, dict):
         yield Violation("S5", f"provenance is {_short(made)}")
@@ -259,16 +269,22 @@ def _check_provenance(path: str, attributes: dict[str, Any]) -> Iterator[Violati
         yield Violation("S5", "provenance.sessions do not cover the committed videos")
 
 
-def _check_index(path: str, attributes: dict[str, Any]) -> Iterator[Violation]:
+def _check_index(path: str, attributes: Mapping[str, Any], arrays: Arrays) -> Iterator[Violation]:
     count, index = _committed(attributes), {}
-    for name, spec, array, rule in _arrays(path, attributes):
+    for name, spec, array, _ in arrays:
+        if name == "video/id" and count and _is_readable(array, spec):
+            try:
+                refuse_absent_rows(path, count, _reader(array))
+            except Exception as error:  # the codecs raise several kinds
+                yield Violation("S10", one_line(error))
+                return
+    for name, spec, array, rule in arrays:
         if rule != "S10" or count is None or not _is_readable(array, spec):
             continue
         rows = count + (spec.name == "offset")
         if row_oddity(array, rows):
             continue
         try:
-            refuse_absent_rows(path, count, _reader(array))
             index[spec.name] = np.asarray(array[:rows])
         except Exception as error:  # the codecs raise several kinds
             yield Violation("S15", f"{name}: a chunk cannot be read: {one_line(error)}")
@@ -298,13 +314,14 @@ def _is_readable(array: object, spec: ArraySpec) -> bool:
     return not type_oddity(array, spec, array.shape[1:]) and not coding_oddity(array)
 
 
-def _check_bytes(path: str, attributes: dict[str, Any]) -> Iterator[Violation]:
+def _check_bytes(attributes: Mapping[str, Any], arrays: Arrays) -> Iterator[Violation]:
     """Read the frames of a store whose index or attributes cannot be relied on."""
-    for name, spec, array, rule in _arrays(path, attributes):
+    frames = _frames(attributes, arrays)
+    for name, spec, array, rule in arrays:
         if rule != "S6" or not _is_readable(array, spec):
             continue
         height = array.chunks[0]
-        for start in range(0, min(array.shape[0], _frames(path, attributes)), height):
+        for start in range(0, min(array.shape[0], frames), height):
             try:
                 array[start : start + height]
             except Exception as error:  # the codecs raise several kinds

@@ -22,7 +22,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, VLenUTF8Codec
 
 from feie.features.errors import FeieError, StoreError, StoreVersionError, one_line
 from feie.features.schema import Schema
-from feie.features.store.backends.chunk_size import MOST_BYTES
+from feie.features.store.backends.bounds import MOST_BYTES
 from feie.features.store.backends.location import is_url, open_root
 from feie.features.store.chunks import ChunkCache
 from feie.features.store.index import read_index

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from feie.features.errors import FeieError, StoreError, StoreMismatchError
+from feie.features.errors import FeieError, StoreError, StoreMismatchError, one_line
 from feie.features.files import json_object
 from feie.features.store.backends.base import disk_errors
 from feie.features.store.backends.opening import backend_of
@@ -98,16 +98,14 @@ class StoreWriter:
         try:
             with disk_errors(self._backend):
                 self._open()
-        except (ValueError, KeyError, TypeError) as error:
+        except BaseException as error:
             self._backend.release()
-            if isinstance(error, FeieError):
+            if isinstance(error, FeieError) or not isinstance(error, Exception):
                 raise
+            # A damaged file may fail anywhere inside zarr and the codecs.
             raise StoreError(
-                f"{self.path} is damaged ({error}): run `feie verify {self.path}`"
+                f"{self.path} is damaged ({one_line(error)}): run `feie verify {self.path}`"
             ) from error
-        except BaseException:
-            self._backend.release()
-            raise
         return self
 
     def __exit__(
@@ -170,11 +168,7 @@ class StoreWriter:
         self._frames = int(index["length"].sum())
         frame_specs = frame_arrays(self._settings.schema, self._settings.embedding_dim)
         for spec in frame_specs:
-            if (rows := self._array(spec.name).shape[0]) < self._frames:
-                raise StoreError(
-                    f"{self.path} is damaged: {spec.name} has {rows} rows, {self._frames} are "
-                    f"committed (see `feie verify`)"
-                )
+            store.array(spec.name)  # which refuses one that is too short, or of another type
         for spec in frame_specs:
             self._cut(spec.name, self._frames)
         for spec in VIDEO_ARRAYS:

@@ -30,15 +30,15 @@ def main() -> None:
     shutil.copytree(given.source, given.copy)
     root = zarr.open_group(given.copy, mode="r+")
     affect, valid, faces = root["affect"][:], root["valid"][:], root["video/faces"][:]
-    for row, (_, video) in enumerate(store.videos.iterrows()):
+    for row, video in store.rows.iterrows():
         start, length = int(video["offset"]), int(video["length"])
         lost = np.zeros(length, bool)
-        while lost.mean() < given.share:
+        while length and lost.mean() < given.share:
             first = int(rng.integers(length))
             lost[first : first + STRETCH] = True
         valid[start : start + length][lost] = False
         affect[start : start + length][lost] = np.nan
-        faces[row] = 1 - lost.mean()
+        faces[row] = valid[start : start + length].mean() if length else 0.0
     root["affect"][:], root["valid"][:], root["video/faces"][:] = affect, valid, faces
     print(f"{given.copy}: {valid.mean():.1%} of {len(valid)} frames show a face")
 

@@ -18,6 +18,7 @@ from scipy.signal import lfilter
 from feie.features.schema import AFFECT
 from feie.features.store.records import StoreSettings, VideoRecord
 from feie.features.store.writer import StoreWriter
+from feie.pipeline.provenance import library_versions
 
 TRAIN, ALL = 15_806, 25_067
 TARGETS = (
@@ -108,7 +109,10 @@ def cached_store(folder: Path, videos: int = ALL, seed: int = 0) -> tuple[Path, 
         return store, labels
     made = make_set(videos, seed)
     settings = StoreSettings(
-        schema=AFFECT, extractor={"name": "synthetic", "sha256": "0" * 64}, options={"seed": seed}
+        schema=AFFECT,
+        extractor={"name": "synthetic", "sha256": "0" * 64},
+        options={"seed": seed},
+        session={"versions": library_versions()},
     )
     with StoreWriter(store, settings, commit_videos=2000) as writer:
         for i in range(videos):

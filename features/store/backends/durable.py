@@ -17,7 +17,7 @@ from zarr.core.buffer.core import default_buffer_prototype
 from zarr.storage import LocalStore
 
 from feie.features.files import is_partial, opened_file, refuse_links, sync_directory, write_whole
-from feie.features.store.backends.chunk_size import refuse_bomb
+from feie.features.store.backends.bounds import refuse_file
 
 
 class DurableStore(LocalStore):
@@ -77,7 +77,7 @@ class DurableStore(LocalStore):
                     data = file.read()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
-        refuse_bomb(key, data)
+        refuse_file(key, data)
         return (prototype or default_buffer_prototype()).buffer.from_bytes(data)
 
     async def exists(self, key: str) -> bool:

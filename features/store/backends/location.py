@@ -12,7 +12,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore
 
 from feie.features.errors import StoreError, StoreNotFoundError, UsageError, one_line
-from feie.features.store.backends.chunk_size import refuse_bomb
+from feie.features.store.backends.bounds import refuse_file
 from feie.features.store.backends.durable import DurableStore
 
 _EXTRAS = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
@@ -27,7 +27,7 @@ class BoundedStore(FsspecStore):
         """Read one key; see `FsspecStore.get`."""
         found = await super().get(key, prototype, byte_range)
         if found is not None:
-            refuse_bomb(key, found.to_bytes())
+            refuse_file(key, found.to_bytes())
         return found
 
 

@@ -630,5 +630,8 @@ def test_a_damaged_dump_is_a_named_failure(many, tmp_path):
         run(many, out, form)
         data = out.read_bytes()
         out.write_bytes(data[: len(data) // 2])
+        with pytest.raises(UsageError, match="is not as feie dump wrote it"):
+            find_format(f"feie-{form}").open(out, ReadOptions())
+        dump_files.provenance_of(out).unlink()
         with pytest.raises(UsageError, match=r"cannot be read|makes no sense"):
             find_format(f"feie-{form}").open(out, ReadOptions())

@@ -20,10 +20,13 @@ class Finished:
     ----------
     records : list of VideoRecord
         What the store is to hold of it; a source that cannot be processed has a `message`.
+    notes : tuple of str
+        What was done to its pictures besides decoding them, and what is wrong with them.
     """
 
     source: Source
     records: list[VideoRecord]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ class _End:
     fps: float
     width: int
     height: int
+    notes: tuple[str, ...]
 
 
 @dataclass
@@ -276,7 +277,7 @@ class StageOne:
             for chunk in stream:
                 yield _Faces(video, chunk)
             _refuse_changed(video.source)
-            yield _End(video, stream.fps, stream.width, stream.height)
+            yield _End(video, stream.fps, stream.width, stream.height, tuple(stream.notes))
 
     def _collect(
         self, out: queue.Queue[_Item], running: int, ahead: threading.Semaphore, batcher: Batcher
@@ -303,6 +304,7 @@ class StageOne:
                     trimmer.count(len(item.chunk.time))
                 case _End():
                     item.video.ended = item.fps, item.width, item.height
+                    item.video.notes = item.notes
                 case _Failure():
                     item.video.error = item.error
             first = videos.get(upcoming)
@@ -321,7 +323,7 @@ class StageOne:
     def _finished(self, video: OpenVideo) -> Finished:
         columns = len(self._extractor.schema)
         records = video.records(columns, self._embedding_dim, self._options.all_faces)
-        return Finished(video.source, records)
+        return Finished(video.source, records, video.notes)
 
 
 def _extract(batcher: Batcher, item: _Faces) -> None:

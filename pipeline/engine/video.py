@@ -33,6 +33,8 @@ class OpenVideo:
         Set when all of its frames were seen.
     error : VideoError or None
         Why it cannot be processed.
+    notes : tuple of str
+        See `Finished`.
     """
 
     source: Source
@@ -41,6 +43,7 @@ class OpenVideo:
     answers: Answers = field(default_factory=Answers)
     ended: tuple[float, int, int] | None = None
     error: VideoError | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:

@@ -19,6 +19,7 @@ _KEPT = (
     "detector",
     "faces",
     "fps",
+    "image_fps",
     "follow",
     "stride",
     "all_faces",

@@ -17,6 +17,7 @@ from feie.features.faces.detection import Detector, Faces, rescaled
 from feie.features.faces.search import Search
 from feie.features.video.file import open_reader
 from feie.features.video.reader import Frame, Image
+from feie.features.video.remarks import Remarks
 from feie.features.video.sources import Source
 
 MOST_STRIDE = 30
@@ -187,9 +188,9 @@ class FaceStream:
         return self._reader.corrupt
 
     @property
-    def notes(self) -> list[str]:
-        """What is to be said of the pictures, so far, see `Reader.notes`."""
-        return self._reader.notes
+    def remarks(self) -> Remarks:
+        """What is to be said of the pictures, so far."""
+        return self._reader.remarks
 
     @property
     def frames_read(self) -> int:

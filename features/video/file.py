@@ -116,7 +116,7 @@ class VideoReader(Reader):
         self._packets = 0
         self._ends: dict[int, float] = {}
         self._read_error = ""
-        self._painter = Painter(self.notes)
+        self._painter = Painter(self.remarks.notes)
         self._container = _open(path)
         try:
             self._stream = _video_stream(self._container, self._name)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from feie.features.errors import VideoError
 from feie.features.schema import Schema
 from feie.features.store.records import VideoRecord
+from feie.features.video.remarks import Remarks
 from feie.features.video.sources import Source
 
 
@@ -20,13 +21,13 @@ class Finished:
     ----------
     records : list of VideoRecord
         What the store is to hold of it; a source that cannot be processed has a `message`.
-    notes : tuple of str
-        What was done to its pictures besides decoding them, and what is wrong with them.
+    remarks : Remarks
+        On its pictures; none where it failed.
     """
 
     source: Source
     records: list[VideoRecord]
-    notes: tuple[str, ...] = ()
+    remarks: Remarks = field(default_factory=Remarks)
 
 
 @dataclass(frozen=True)

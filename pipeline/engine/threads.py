@@ -17,6 +17,7 @@ from feie.features.errors import FeieError, UsageError, VideoError
 from feie.features.extractors.load import Extractor
 from feie.features.faces.detectors import Detector
 from feie.features.faces.stream import FaceChunk, FaceOptions, FaceStream
+from feie.features.video.remarks import Remarks
 from feie.features.video.sources import Source, fingerprint
 from feie.pipeline.engine.batching import Batcher
 from feie.pipeline.engine.liveness import Liveness
@@ -69,7 +70,7 @@ class _End:
     fps: float
     width: int
     height: int
-    notes: tuple[str, ...]
+    remarks: Remarks
 
 
 @dataclass
@@ -277,7 +278,7 @@ class StageOne:
             for chunk in stream:
                 yield _Faces(video, chunk)
             _refuse_changed(video.source)
-            yield _End(video, stream.fps, stream.width, stream.height, tuple(stream.notes))
+            yield _End(video, stream.fps, stream.width, stream.height, stream.remarks)
 
     def _collect(
         self, out: queue.Queue[_Item], running: int, ahead: threading.Semaphore, batcher: Batcher
@@ -304,7 +305,7 @@ class StageOne:
                     trimmer.count(len(item.chunk.time))
                 case _End():
                     item.video.ended = item.fps, item.width, item.height
-                    item.video.notes = item.notes
+                    item.video.remarks = item.remarks
                 case _Failure():
                     item.video.error = item.error
             first = videos.get(upcoming)
@@ -323,7 +324,7 @@ class StageOne:
     def _finished(self, video: OpenVideo) -> Finished:
         columns = len(self._extractor.schema)
         records = video.records(columns, self._embedding_dim, self._options.all_faces)
-        return Finished(video.source, records, video.notes)
+        return Finished(video.source, records, video.remarks)
 
 
 def _extract(batcher: Batcher, item: _Faces) -> None:

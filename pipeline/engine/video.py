@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from feie.features.errors import VideoError
 from feie.features.faces.stream import FaceChunk
 from feie.features.store.records import VideoRecord
+from feie.features.video.remarks import Remarks
 from feie.features.video.sources import Source
 from feie.pipeline.engine.batching import Answers
 
@@ -33,8 +34,8 @@ class OpenVideo:
         Set when all of its frames were seen.
     error : VideoError or None
         Why it cannot be processed.
-    notes : tuple of str
-        See `Finished`.
+    remarks : Remarks
+        On its pictures.
     """
 
     source: Source
@@ -43,7 +44,7 @@ class OpenVideo:
     answers: Answers = field(default_factory=Answers)
     ended: tuple[float, int, int] | None = None
     error: VideoError | None = None
-    notes: tuple[str, ...] = ()
+    remarks: Remarks = field(default_factory=Remarks)
 
     @property
     def finished(self) -> bool:

@@ -57,7 +57,11 @@ class ExtractResult(Result):
     faceless : list of str
         Videos extracted in this run in which no frame shows a face.
     remarks : list of str
-        Folders passed over, and what was done to pictures or is wrong with them.
+        Folders passed over, and what was done to pictures besides decoding them.
+    warnings : dict of str to int
+        Lines that libpng and libjpeg had to say of a video's images.
+    damaged : dict of str to list of str
+        Images of a video that do not decode, or not wholly.
     planned : list of str
         With a dry run: the ids that would be extracted.
     """
@@ -75,6 +79,8 @@ class ExtractResult(Result):
     ignored: list[str] = []
     faceless: list[str] = []
     remarks: list[str] = []
+    warnings: dict[str, int] = {}
+    damaged: dict[str, list[str]] = {}
     planned: list[str] = []
 
     @computed_field  # type: ignore[prop-decorator]
@@ -108,6 +114,14 @@ class ExtractResult(Result):
         if self.faceless:
             said.append(f"no face in {len(self.faceless)} videos: {some(self.faceless)}")
         said += self.remarks
+        if self.warnings:
+            counts = some([f"{name} ({count})" for name, count in self.warnings.items()])
+            total = sum(self.warnings.values())
+            said.append(f"libpng and libjpeg warned {total} times: {counts}")
+        if self.damaged:
+            named = some([f"{name}: {some(images)}" for name, images in self.damaged.items()])
+            total = sum(map(len, self.damaged.values()))
+            said.append(f"damaged images ({total}): {named}")
         said += failures({name: _sentence(name, why) for name, why in self.failures.items()})
         if self.ignored:
             said.append(f"passed over, no videos ({len(self.ignored)}): {some(self.ignored)}")
@@ -173,11 +187,15 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
                 named = True
             if not said_before(finished.records, writer.known):
                 gone = set(known.ids(video_id)) - {r.id for r in finished.records}
-                for words in finished.notes:
+                for words in finished.remarks.notes:
                     writer.note(video_id, words)
                 writer.append(*finished.records, instead_of=gone)
-            for words in finished.notes:
+            for words in finished.remarks.notes:
                 notes.setdefault(words, []).append(video_id)
+            if finished.remarks.warnings:
+                result.warnings[video_id] = finished.remarks.warnings
+            if finished.remarks.damaged:
+                result.damaged[video_id] = finished.remarks.damaged
             if record.failed:
                 result.failures[video_id] = record.message
             else:

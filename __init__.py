@@ -8,8 +8,13 @@ functions of the same names: ``feie.extract(videos="reactions")``,
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any
+
+# onnxruntime's builds write a device id below the home folder and call home unless told otherwise
+# before their first import; every process that may import it imports this first.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 __version__ = "0.1.0"
 

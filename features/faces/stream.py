@@ -16,7 +16,8 @@ from feie.features.faces.crop import ALIGNED, Crop
 from feie.features.faces.detection import Detector, Faces, rescaled
 from feie.features.faces.search import Search
 from feie.features.video.file import open_reader
-from feie.features.video.reader import FOLDER_FPS, Frame, Image
+from feie.features.video.reader import Frame, Image
+from feie.features.video.remarks import Remarks
 from feie.features.video.sources import Source
 
 MOST_STRIDE = 30
@@ -38,8 +39,9 @@ class FaceOptions:
         ``auto``: ``aligned`` for sources of 112x112 frames, ``detect`` for all others.
     fps : float, optional
         Resample by time to this rate; by default every frame of the source is taken.
-    folder_fps : float
-        Rate that the numbers of image folders count.
+    folder_fps : float, optional
+        Rate that the numbers of image folders count, 30 by default, and that of videos without
+        time stamps, which fail by default.
     stride : int
         Search every so many frames, see `Search`; 1 searches each.
     batch : int
@@ -53,7 +55,7 @@ class FaceOptions:
 
     faces: FaceMode = "auto"
     fps: float | None = None
-    folder_fps: float = FOLDER_FPS
+    folder_fps: float | None = None
     stride: int = 1
     batch: int = 1
     all_faces: bool = False
@@ -184,6 +186,11 @@ class FaceStream:
     def corrupt(self) -> int:
         """Packets or images that did not decode, so far."""
         return self._reader.corrupt
+
+    @property
+    def remarks(self) -> Remarks:
+        """What is to be said of the pictures, so far."""
+        return self._reader.remarks
 
     @property
     def frames_read(self) -> int:

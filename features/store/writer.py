@@ -215,7 +215,7 @@ class StoreWriter:
         """
         if self._provenance["detector"] is None:
             self._provenance["detector"] = dict(detector)
-        _check_part(self.path, "detector", self._provenance["detector"], detector)
+        check_part(self.path, "detector", self._provenance["detector"], detector)
 
     def touch(self, times: Mapping[str, int]) -> None:
         """Note the new modification times of sources whose bytes have not changed.
@@ -245,7 +245,7 @@ class StoreWriter:
             The store's videos were made with another one.
         """
         if detector is not None and self._provenance["detector"] is not None:
-            _check_part(self.path, "detector", self._provenance["detector"], detector)
+            check_part(self.path, "detector", self._provenance["detector"], detector)
 
     def append(self, *records: VideoRecord, instead_of: Iterable[str] = ()) -> None:
         """Buffer what one source became; a later row of an id replaces the earlier one.
@@ -270,6 +270,11 @@ class StoreWriter:
             self.commit()
         else:
             self.commit_if_due()
+
+    def note(self, video_id: str, words: str) -> None:
+        """Keep with this session what is to be known of a video that is appended."""
+        videos = self._session.setdefault("notes", {}).setdefault(words, [])
+        videos.append(video_id)
 
     def commit_if_due(self) -> None:
         """Commit if the time for it has come."""
@@ -371,8 +376,8 @@ def _check_same(store: Store, settings: StoreSettings) -> None:
             f"{store.path} holds {_few(store.schema.columns)}; these are "
             f"{_few(settings.schema.columns)}: choose another --store"
         )
-    _check_part(store.path, "extractor", store.provenance["extractor"], settings.extractor)
-    _check_part(
+    check_part(store.path, "extractor", store.provenance["extractor"], settings.extractor)
+    check_part(
         store.path, "options", store.provenance["options"], settings.options, settings.corrected
     )
 
@@ -382,13 +387,19 @@ def _few(columns: Sequence[str]) -> str:
     return f"{len(columns)} columns ({', '.join(columns[:_SHOWN])}{more})"
 
 
-def _check_part(
+def check_part(
     path: str | Path,
     part: str,
     found: Mapping[str, Any],
     wanted: Mapping[str, Any],
     but: Set[str] = frozenset(),
 ) -> None:
+    """Refuse what differs from a store's provenance, and say in what.
+
+    Raises
+    ------
+    StoreMismatchError
+    """
     for key in sorted({*found, *wanted} - but):
         if found.get(key) != wanted.get(key):
             raise StoreMismatchError(

@@ -38,7 +38,9 @@ _TAGS: dict[str, Any] = (
 """Tags that are no text are an error to PyAV before 19 unless told otherwise; since then never."""
 
 
-def open_reader(source: Source, fps: float | None = None, folder_fps: float = FOLDER_FPS) -> Reader:
+def open_reader(
+    source: Source, fps: float | None = None, folder_fps: float | None = None
+) -> Reader:
     """Open a source for reading.
 
     Parameters
@@ -47,8 +49,9 @@ def open_reader(source: Source, fps: float | None = None, folder_fps: float = FO
         A video file or a folder of numbered images.
     fps : float, optional
         Resample by time, see `Reader`.
-    folder_fps : float
-        Rate that the numbering of an image folder counts.
+    folder_fps : float, optional
+        Rate that the numbering of an image folder counts, 30 by default, and that of a video
+        without time stamps.
 
     Raises
     ------
@@ -58,8 +61,8 @@ def open_reader(source: Source, fps: float | None = None, folder_fps: float = FO
         A rate outside (0, 1000].
     """
     if source.kind == "frames":
-        return FolderReader(source.path, fps=fps, folder_fps=folder_fps)
-    return VideoReader(source.path, fps=fps)
+        return FolderReader(source.path, fps=fps, folder_fps=folder_fps or FOLDER_FPS)
+    return VideoReader(source.path, fps=fps, unstamped_fps=folder_fps)
 
 
 class VideoReader(Reader):
@@ -82,6 +85,7 @@ class VideoReader(Reader):
       bytes only). MPEG-TS and MPEG-PS promise nothing: if they are cut, that cannot be known;
     - ``broken``, at the end, when more than `CORRUPT_SHARE` of its packets did not decode, or
       reading broke off with an error in a file that promises no duration;
+    - ``no-clock``, when neither time stamps nor the header say how many frames a second there are;
     - ``no-frames``, when nothing decodes.
 
     Parameters
@@ -90,6 +94,9 @@ class VideoReader(Reader):
         The file.
     fps : float, optional
         Resample by time, see `Reader`.
+    unstamped_fps : float, optional
+        Frames a second of a file whose time stamps are all missing or all the same, whatever its
+        header says.
 
     Raises
     ------
@@ -99,13 +106,17 @@ class VideoReader(Reader):
         does not come.
     """
 
-    def __init__(self, path: Path, fps: float | None = None) -> None:
+    def __init__(
+        self, path: Path, fps: float | None = None, unstamped_fps: float | None = None
+    ) -> None:
         super().__init__(fps)
         self._name = path.name
+        self._unstamped_fps = unstamped_fps
+        self._stamps: set[float] = set()  # two at most: whether they tell frames apart
         self._packets = 0
         self._ends: dict[int, float] = {}
         self._read_error = ""
-        self._painter = Painter(self.notes)
+        self._painter = Painter(self.remarks.notes)
         self._container = _open(path)
         try:
             self._stream = _video_stream(self._container, self._name)
@@ -139,13 +150,16 @@ class VideoReader(Reader):
 
     def _timed(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Give decoded frames strictly rising times."""
-        rate = self._nominal_fps
+        rate = self._unstamped_fps or self._nominal_fps
         return rising(self._stamped(), 1.0 / rate if rate > 0 else 1.0 / FOLDER_FPS)
 
     def _stamped(self) -> Iterator[tuple[float, av.VideoFrame]]:
         for frame in self._decoded():
             base = frame.time_base or self._stream.time_base
-            yield float(frame.pts * base) if frame.pts is not None and base else math.nan, frame
+            time = float(frame.pts * base) if frame.pts is not None and base else math.nan
+            if len(self._stamps) < 2 and not math.isnan(time):
+                self._stamps.add(time)
+            yield time, frame
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         for packet in self._demuxed():
@@ -183,6 +197,13 @@ class VideoReader(Reader):
                 yield packet
 
     def _check_end(self) -> None:
+        timed = len(self._stamps) > 1 or self._unstamped_fps or self._nominal_fps > 0
+        if not timed and self._packets > 1:
+            raise VideoError(
+                "no-clock",
+                f"the frames of {self._name} have no time stamps, and it does not say how many a "
+                "second there are: say it with --image-fps",
+            )
         promised, reached = self._promise()
         rate = self._nominal_fps
         slack = max(0.15, 3.0 / rate if rate > 0 else 0.0)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from feie.features.errors import UsageError, VideoError
+from feie.features.video.chatter import CHATTER, tells_damage
 from feie.features.video.numbering import frame_images
 from feie.features.video.quiet import quiet_opencv
 from feie.features.video.reader import CORRUPT_SHARE, FOLDER_FPS, Image, LazyFrame, Reader
@@ -49,7 +50,8 @@ class FolderReader(Reader):
         self._name = path.name
         self._nominal_fps = folder_fps
         self._images = _numbered_images(path)
-        first = next((i for i in map(_load, self._images.values()) if i is not None), None)
+        loaded = (CHATTER.listen(partial(_load, path))[0] for path in self._images.values())
+        first = next((image for image in loaded if image is not None), None)
         if first is None:
             raise VideoError("no-frames", f"no image of {self._name} decodes")
         self.height, self.width = first.shape[:2]
@@ -66,13 +68,17 @@ class FolderReader(Reader):
             yield (number - start) / self._nominal_fps, partial(self._image, path)
         if self.corrupt > CORRUPT_SHARE * len(self._images):
             found = f"{self.corrupt} of {len(self._images)} images do not decode"
-            raise VideoError("broken", f"{found} in {self._name}")
+            named = ", ".join(self.remarks.damaged[:3])
+            raise VideoError("broken", f"{found} in {self._name} ({named}, …)")
 
     def _image(self, path: Path | None) -> Image | None:
         if path is None:
             return None
-        image = _load(path)
+        image, words = CHATTER.listen(partial(_load, path))
         self.corrupt += image is None
+        self.remarks.warnings += len(words)
+        if image is None or any(map(tells_damage, words)):
+            self.remarks.damaged.append(path.name)
         return image
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feie.features.errors import UsageError, VideoError
+from feie.features.video.remarks import Remarks
 
 Image = NDArray[np.uint8]
 
@@ -65,8 +66,8 @@ class Reader(ABC):
         Of the first frame as displayed (after rotation and pixel aspect ratio).
     corrupt : int
         Packets or images that did not decode, so far.
-    notes : list of str
-        What was done to the pictures besides decoding them, so far; a store keeps it.
+    remarks : Remarks
+        On the pictures, so far.
     """
 
     width: int
@@ -81,7 +82,7 @@ class Reader(ABC):
         self._first = self._last = math.nan
         self._count = 0
         self._done = False
-        self.notes: list[str] = []
+        self.remarks = Remarks()
 
     @property
     def fps(self) -> float:

@@ -9,7 +9,7 @@ import av
 
 from feie.features.errors import VideoError
 from feie.features.video.file import VideoReader, open_reader
-from feie.features.video.reader import FOLDER_FPS, Image, LazyFrame
+from feie.features.video.reader import Image, LazyFrame
 from feie.features.video.sources import Source
 
 _SLACK = 2e-3  # s: Matroska and tables of other tools round time stamps to milliseconds
@@ -19,7 +19,12 @@ _JUMP = 10.0  # s ahead of the last frame that are skipped by a seek: most key f
 _SEEKABLE = {"mov", "matroska"}
 
 
-def stills(source: Source, times: Iterable[float], fps: float | None = None) -> dict[float, Image]:
+def stills(
+    source: Source,
+    times: Iterable[float],
+    fps: float | None = None,
+    image_fps: float | None = None,
+) -> dict[float, Image]:
     """Decode the frames that are shown at some times.
 
     Parameters
@@ -30,6 +35,8 @@ def stills(source: Source, times: Iterable[float], fps: float | None = None) -> 
         Presentation time stamps, s, as a store keeps them.
     fps : float, optional
         The rate by which the source was resampled when those times were kept.
+    image_fps : float, optional
+        See `file.open_reader`.
 
     Returns
     -------
@@ -48,7 +55,7 @@ def stills(source: Source, times: Iterable[float], fps: float | None = None) -> 
         with _JumpingReader(source.path) as video:
             found = dict(video.jump(wanted))
     if missing := [time for time in wanted if time not in found]:
-        with open_reader(source, fps, FOLDER_FPS) as reader:
+        with open_reader(source, fps, image_fps) as reader:
             found |= dict(_images(_latest(reader.lazily(), missing)))
     return found
 

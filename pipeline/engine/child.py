@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
 from feie.features.errors import EngineError, FeieError
+from feie.features.video.chatter import CHATTER
 from feie.features.video.sources import Source
 from feie.pipeline.engine.local import LocalEngine
 from feie.pipeline.engine.messages import At, Beat, Broke, Done, Message, Over, Ready
@@ -90,6 +91,7 @@ class Child:
             counts = now
             hashes = {n: alive.fingerprint for n, alive in liveness.items()}
             self._send(Beat(idle, hashes, engine.frames))
+            CHATTER.pass_on()
 
 
 def _portable(error: Exception) -> Exception:
@@ -101,5 +103,8 @@ def _portable(error: Exception) -> Exception:
 
 def main() -> None:
     """Run the child at the connection whose descriptor is the first argument."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's to deal with
+    # To end is the coordinator's to ask for: Ctrl-C, and what SLURM sends to all of a job.
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    CHATTER.catch()
     Child(Connection(int(sys.argv[1]))).run()

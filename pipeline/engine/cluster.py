@@ -26,6 +26,7 @@ from feie.features.video.sources import Source
 from feie.pipeline.engine import worker as remote
 from feie.pipeline.engine.options import ExtractOptions, absolute_extractor, cores
 from feie.pipeline.engine.protocol import Finished, Provenance, failure
+from feie.pipeline.guard import refuse_unguarded
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 
 _TICK = 1.0  # seconds after which a waiting caller gets a word
@@ -85,6 +86,7 @@ class ClusterEngine:
             if self._client.scheduler.address.startswith("tcp://"):
                 progress(Progress("workers", 0, None, {}, _UNPROTECTED))
         else:
+            refuse_unguarded("--gpus" if self._gpus else "--workers")
             workers = options.workers or len(self._gpus)
             threads = options.threads or max(1, cores() // workers)
             self._options = options.model_copy(update={"threads": threads})

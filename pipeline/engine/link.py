@@ -30,10 +30,18 @@ class ChildExitError(Exception):
         self.silent = silent
 
 
+def _fill_standard() -> None:
+    """Open what a daemon was started without, before a pipe of ours gets its number."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+
+
 class ChildProcess:
     """One child and the line to it."""
 
     def __init__(self, options: ExtractOptions) -> None:
+        _fill_standard()
         self._link, theirs = Pipe()
         # Not by multiprocessing: it would run the caller's main script again. In a group of its
         # own, so that Ctrl-C at a terminal reaches the coordinator only.

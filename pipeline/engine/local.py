@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from feie.features.errors import FeieError
 from feie.features.extractors.load import load_extractor
-from feie.features.faces.detectors import DetectOptions, Detector, describe_detector, load_detector
+from feie.features.faces.detectors import Detector, load_detector
 from feie.features.faces.stream import FaceOptions
 from feie.features.video.sources import Source
+from feie.pipeline.engine.detector import likely_detector, search_of
 from feie.pipeline.engine.options import ExtractOptions, cores
 from feie.pipeline.engine.protocol import Finished, Provenance
 from feie.pipeline.engine.threads import Announce, StageOne
@@ -45,13 +45,14 @@ class LocalEngine:
             embedding_dim=extractor.embedding_dim if options.embedding else 0,
             device=extractor.device,
             versions=library_versions(),
-            detector=_likely_detector(options),
+            detector=likely_detector(options),
         )
         self.stage = StageOne(
             extractor,
             FaceOptions(
                 faces=options.faces,
                 fps=options.fps,
+                folder_fps=options.image_fps,
                 stride=options.stride,
                 batch=options.detect_batch,
                 all_faces=options.all_faces,
@@ -90,7 +91,7 @@ class _Detectors:
 
     def __init__(self, options: ExtractOptions, device: str) -> None:
         self._spec = options.detector
-        self._search = _search(options)
+        self._search = search_of(options)
         self._device = device
         asked = options.detector is not None or options.faces == "detect"
         self._loaded = self._load() if asked and options.faces != "aligned" else None
@@ -100,18 +101,3 @@ class _Detectors:
 
     def _load(self) -> Detector:
         return load_detector(self._spec, self._search, device=self._device)
-
-
-def _search(options: ExtractOptions) -> DetectOptions:
-    # Tracks of all faces need the whole of every frame.
-    return DetectOptions() if options.follow and not options.all_faces else DetectOptions(follow=0)
-
-
-def _likely_detector(options: ExtractOptions) -> dict[str, Any] | None:
-    """Describe the detector that frames would be searched with; None where there is none."""
-    if options.faces == "aligned":
-        return None
-    try:
-        return describe_detector(options.detector, _search(options))
-    except FeieError:  # whether it is needed is for the videos to say
-        return None

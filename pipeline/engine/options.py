@@ -106,6 +106,15 @@ class ExtractOptions(Options):
         Field(gt=0, description="Resample to this rate by time."),
         Flag(default="as filmed"),
     ] = None
+    image_fps: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=1000,
+            description="Frames per second of image folders, and of videos without time stamps.",
+        ),
+        Flag(default="30; videos without time stamps fail"),
+    ] = None
     follow: Annotated[
         bool,
         Field(

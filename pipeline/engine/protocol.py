@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from feie.features.errors import VideoError
 from feie.features.schema import Schema
 from feie.features.store.records import VideoRecord
+from feie.features.video.remarks import Remarks
 from feie.features.video.sources import Source
 
 
@@ -22,11 +23,14 @@ class Finished:
         What the store is to hold of it; a source that cannot be processed has a `message`.
     fallback_frames : int
         Frames in which only the second or a later detector found a face, see `Fallback`.
+    remarks : Remarks
+        On its pictures; none where it failed.
     """
 
     source: Source
     records: list[VideoRecord]
     fallback_frames: int = 0
+    remarks: Remarks = field(default_factory=Remarks)
 
 
 @dataclass(frozen=True)

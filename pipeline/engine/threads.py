@@ -18,6 +18,7 @@ from feie.features.extractors.load import Extractor
 from feie.features.faces.detectors import Detector
 from feie.features.faces.fallback import Fallback
 from feie.features.faces.stream import FaceChunk, FaceOptions, FaceStream
+from feie.features.video.remarks import Remarks
 from feie.features.video.sources import Source, fingerprint
 from feie.pipeline.engine.batching import Batcher
 from feie.pipeline.engine.liveness import Liveness
@@ -70,6 +71,7 @@ class _End:
     fps: float
     width: int
     height: int
+    remarks: Remarks
 
 
 @dataclass
@@ -284,7 +286,7 @@ class StageOne:
                 yield _Faces(video, chunk)
             _refuse_changed(video.source)
             video.fallback_frames = sum(one.rescued for one in counting)
-            yield _End(video, stream.fps, stream.width, stream.height)
+            yield _End(video, stream.fps, stream.width, stream.height, stream.remarks)
 
     def _collect(
         self, out: queue.Queue[_Item], running: int, ahead: threading.Semaphore, batcher: Batcher
@@ -311,6 +313,7 @@ class StageOne:
                     trimmer.count(len(item.chunk.time))
                 case _End():
                     item.video.ended = item.fps, item.width, item.height
+                    item.video.remarks = item.remarks
                 case _Failure():
                     item.video.error = item.error
             first = videos.get(upcoming)
@@ -329,7 +332,7 @@ class StageOne:
     def _finished(self, video: OpenVideo) -> Finished:
         columns = len(self._extractor.schema)
         records = video.records(columns, self._embedding_dim, self._options.all_faces)
-        return Finished(video.source, records, video.fallback_frames)
+        return Finished(video.source, records, video.fallback_frames, video.remarks)
 
 
 def _extract(batcher: Batcher, item: _Faces) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from feie.features.errors import VideoError
 from feie.features.faces.stream import FaceChunk
 from feie.features.store.records import VideoRecord
+from feie.features.video.remarks import Remarks
 from feie.features.video.sources import Source
 from feie.pipeline.engine.batching import Answers
 
@@ -35,6 +36,8 @@ class OpenVideo:
         Why it cannot be processed.
     fallback_frames : int
         See `Finished`.
+    remarks : Remarks
+        On its pictures.
     """
 
     source: Source
@@ -44,6 +47,7 @@ class OpenVideo:
     ended: tuple[float, int, int] | None = None
     error: VideoError | None = None
     fallback_frames: int = 0
+    remarks: Remarks = field(default_factory=Remarks)
 
     @property
     def finished(self) -> bool:

@@ -51,8 +51,9 @@ def extract_parcel(
 
 
 def dask_setup(_: object) -> None:
-    """Leave Ctrl-C to the coordinator: dask calls this when a local worker starts."""
+    """Leave Ctrl-C, and SLURM's notice, to the coordinator: dask calls this at a worker's start."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def close_idle() -> None:

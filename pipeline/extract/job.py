@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pydantic import computed_field
 
-from feie.features.errors import StoreNotFoundError, UsageError, VideoError
+from feie.features.errors import FeieError, StoreNotFoundError, UsageError, VideoError
 from feie.features.faces.stream import FaceOptions
 from feie.features.store.backends.location import is_url
 from feie.features.store.backends.opening import backend_of
-from feie.features.store.reader import open_store
-from feie.features.store.records import StoreSettings
-from feie.features.store.writer import StoreWriter
+from feie.features.store.reader import Store, open_store
+from feie.features.store.records import StoreSettings, VideoRecord
+from feie.features.store.writer import StoreWriter, check_part
 from feie.features.video.sources import Discovery, Source, discover, fingerprint
 from feie.pipeline.engine.choose import running_engine
+from feie.pipeline.engine.detector import likely_detector, own_detector
 from feie.pipeline.engine.options import ExtractOptions
 from feie.pipeline.engine.protocol import Provenance
 from feie.pipeline.extract.reproduce import arguments_of
@@ -54,6 +56,14 @@ class ExtractResult(Result):
         Frames in which only the second or a later of several detectors found a face.
     ignored : list of str
         Files that are no videos by their suffix.
+    faceless : list of str
+        Videos extracted in this run in which no frame shows a face.
+    remarks : list of str
+        Folders passed over, and what was done to pictures besides decoding them.
+    warnings : dict of str to int
+        Lines that libpng and libjpeg had to say of a video's images.
+    damaged : dict of str to list of str
+        Images of a video that do not decode, or not wholly.
     planned : list of str
         With a dry run: the ids that would be extracted.
     """
@@ -70,6 +80,10 @@ class ExtractResult(Result):
     seconds: float = 0.0
     frames_per_second: float = 0.0
     ignored: list[str] = []
+    faceless: list[str] = []
+    remarks: list[str] = []
+    warnings: dict[str, int] = {}
+    damaged: dict[str, list[str]] = {}
     planned: list[str] = []
 
     @computed_field  # type: ignore[prop-decorator]
@@ -104,7 +118,18 @@ class ExtractResult(Result):
             said.append(
                 f"in {self.fallback_frames} frames only the second or a later detector found a face"
             )
-        said += failures(self.failures)
+        if self.faceless:
+            said.append(f"no face in {len(self.faceless)} videos: {some(self.faceless)}")
+        said += self.remarks
+        if self.warnings:
+            counts = some([f"{name} ({count})" for name, count in self.warnings.items()])
+            total = sum(self.warnings.values())
+            said.append(f"libpng and libjpeg warned {total} times: {counts}")
+        if self.damaged:
+            named = some([f"{name}: {some(images)}" for name, images in self.damaged.items()])
+            total = sum(map(len, self.damaged.values()))
+            said.append(f"damaged images ({total}): {named}")
+        said += failures({name: _sentence(name, why) for name, why in self.failures.items()})
         if self.ignored:
             said.append(f"passed over, no videos ({len(self.ignored)}): {some(self.ignored)}")
         return said
@@ -130,8 +155,15 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
     if options.dry_run:
         return _plan_only(options, found, sources)
     started = time.monotonic()
-    result = ExtractResult(store=options.store, videos=len(sources), ignored=_named(found))
+    result = ExtractResult(
+        store=options.store,
+        videos=len(sources),
+        ignored=_named(found),
+        remarks=list(found.passed_over),
+    )
+    asked, options = options.detector is not None, _with_own_detector(options)
     faces = 0
+    notes: dict[str, list[str]] = {}
     with (
         running_engine(options, progress) as engine,
         StoreWriter(
@@ -145,10 +177,11 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
         known = KnownVideos(writer.known, options.all_faces)
         todo = _compare(sources, known, options.retry_failed, progress)
         writer.touch(known.touched)
-        if todo:
+        if todo or asked:
             writer.refuse_other_detector(engine.provenance.detector)
         result.skipped = len(sources) - len(todo)
         result.failures = _failed_before(sources, known, todo)
+        result.failures |= _unlisted(found)
         named, done = False, 0
         for finished in engine.records(todo):
             if finished is None:
@@ -161,15 +194,26 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
                 named = True
             if not said_before(finished.records, writer.known):
                 gone = set(known.ids(video_id)) - {r.id for r in finished.records}
+                for words in finished.remarks.notes:
+                    writer.note(video_id, words)
                 writer.append(*finished.records, instead_of=gone)
             result.fallback_frames += finished.fallback_frames
+            for words in finished.remarks.notes:
+                notes.setdefault(words, []).append(video_id)
+            if finished.remarks.warnings:
+                result.warnings[video_id] = finished.remarks.warnings
+            if finished.remarks.damaged:
+                result.damaged[video_id] = finished.remarks.damaged
             if record.failed:
                 result.failures[video_id] = record.message
             else:
                 result.extracted += 1
-                result.replaced += bool(known.ids(video_id))
+                result.replaced += _is_other(record, known.row(video_id))
                 result.frames += len(record.time)
-                faces += int(np.any([r.valid for r in finished.records], axis=0).sum())
+                seen = int(np.any([r.valid for r in finished.records], axis=0).sum())
+                faces += seen
+                if not seen:
+                    result.faceless.append(video_id)
             seconds = max(time.monotonic() - started, 1e-9)
             progress(
                 Progress(
@@ -180,14 +224,53 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
                         "frames/s": round(engine.frames / seconds, 1),
                         "failed": len(result.failures),
                     },
-                    f"{record.id}: {record.message}" if record.failed else "",
                 )
             )
     result.seconds = round(time.monotonic() - started, 3)
     result.face_share = faces / result.frames if result.frames else 0.0
     result.frames_per_second = round(result.frames / max(result.seconds, 1e-9), 1)
     result.failures = dict(sorted(result.failures.items()))
+    result.remarks += [f"{words} ({len(ids)}: {some(ids)})" for words, ids in notes.items()]
     return result
+
+
+def _sentence(video_id: str, message: str) -> str:
+    """Give a failure without its code, where the sentence names the file."""
+    code, _, sentence = message.partition(": ")
+    named = PurePosixPath(video_id).name in sentence
+    return sentence if named and code.replace("-", "").isalpha() else message
+
+
+def _is_other(record: VideoRecord, before: Mapping[str, Any] | None) -> bool:
+    """Whether the store held this video from other bytes."""
+    return before is not None and before["fingerprint"] not in ("", record.fingerprint)
+
+
+def _unlisted(found: Discovery) -> dict[str, str]:
+    """Folders whose videos nobody could see; that of a file system's own is none."""
+    return {
+        f"{folder}/": "this folder cannot be listed"
+        for folder in found.unlisted
+        if PurePosixPath(folder).name != "lost+found"
+    }
+
+
+def _with_own_detector(options: ExtractOptions) -> ExtractOptions:
+    """Let a store that is continued go on with the detector that it was begun with."""
+    if options.detector is not None or options.faces == "aligned":
+        return options
+    try:
+        provenance = open_store(options.store).provenance
+    except FeieError:  # there is none, or the writer will say what is wrong with it
+        return options
+    return options.model_copy(update={"detector": own_detector(provenance)})
+
+
+def _refuse_other(options: ExtractOptions, store: Store) -> None:
+    """Refuse a detector that is named and is not the store's."""
+    ours, theirs = likely_detector(options), store.provenance["detector"]
+    if options.detector is not None and ours is not None and theirs is not None:
+        check_part(store.path, "detector", theirs, ours)
 
 
 def _of_shard(sources: Sequence[Source], shard: tuple[int, int] | None) -> Sequence[Source]:
@@ -212,6 +295,7 @@ def _settings(options: ExtractOptions, provenance: Provenance) -> StoreSettings:
         options={"faces": options.faces, "fps": options.fps, "embedding": options.embedding}
         # Stores made before there was a choice do not say.
         | ({"stride": options.stride} if options.stride > 1 else {})
+        | ({"image_fps": options.image_fps} if options.image_fps is not None else {})
         | ({"all_faces": True} if options.all_faces else {}),
         embedding_dim=provenance.embedding_dim,
         session={
@@ -261,14 +345,17 @@ def _plan_only(
     videos = pd.DataFrame(columns=["status", "message"])
     backend_of(options.store).refuse_foreign()
     with suppress(StoreNotFoundError):
-        videos = open_store(options.store).videos
+        store = open_store(options.store)
+        _refuse_other(options, store)
+        videos = store.videos
     known = KnownVideos(videos, options.all_faces)
     todo = _compare(sources, known, options.retry_failed)
     return ExtractResult(
         store=options.store,
         videos=len(sources),
         skipped=len(sources) - len(todo),
-        failures=_failed_before(sources, known, todo),
+        failures=_failed_before(sources, known, todo) | _unlisted(found),
         ignored=_named(found),
+        remarks=list(found.passed_over),
         planned=[s.video_id for s in todo],
     )

@@ -20,6 +20,7 @@ _KEPT = (
     "detector",
     "faces",
     "fps",
+    "image_fps",
     "follow",
     "stride",
     "all_faces",

@@ -52,8 +52,9 @@ def faces_of(
         return [], "no frame shows a face"
     time = video.time
     try:
-        fps = store.provenance["options"].get("fps")
-        images = stills(source, (float(time[r]) for r in rows.values()), fps)
+        made = store.provenance["options"]
+        shown_at = (float(time[r]) for r in rows.values())
+        images = stills(source, shown_at, made.get("fps"), made.get("image_fps"))
     except (VideoError, UsageError) as error:
         return [], str(error)
     landmarks, bbox = video.landmarks, video.bbox

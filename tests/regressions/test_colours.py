@@ -100,8 +100,8 @@ def test_an_hdr_file_is_read_as_sdr_and_says_so(tmp_path: Path, name: str, trans
     params = f"colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc"
     with VideoReader(write(tmp_path / "a.mp4", params, signal.tolist())) as reader:
         images = [frame.image for frame in reader]
-        assert reader.notes[0].startswith(f"HDR ({name}) tone-mapped")
-        assert len(reader.notes) == 1
+        assert reader.remarks.notes[0].startswith(f"HDR ({name}) tone-mapped")
+        assert len(reader.remarks.notes) == 1
     middle = [float(np.median(image)) for image in images if image is not None]
     np.testing.assert_allclose(middle, 255 * (light / 203) ** (1 / 2.4), atol=3)
 
@@ -110,7 +110,7 @@ def test_bt2020_without_hdr_is_left_alone(tmp_path: Path) -> None:
     params = "colorprim=bt2020:transfer=bt2020-10:colormatrix=bt2020nc"
     with VideoReader(write(tmp_path / "a.mp4", params, [0.25, 0.5])) as reader:
         images = [frame.image for frame in reader]
-        assert reader.notes == []
+        assert reader.remarks.notes == []
     np.testing.assert_allclose([np.median(i) for i in images], [64, 128], atol=2)  # type: ignore[arg-type]
 
 
@@ -142,7 +142,7 @@ def test_matrices_and_transfers_that_the_scaler_refuses(
 ) -> None:
     def images(path: Path) -> tuple[list[np.ndarray], list[str]]:
         with VideoReader(path) as reader:
-            return [f.image for f in reader if f.image is not None], reader.notes
+            return [f.image for f in reader if f.image is not None], reader.remarks.notes
 
     plain, said = images(labelled(tmp_path / "a.mp4", 2, 2))
     assert said == []

@@ -376,7 +376,10 @@ def test_a_detector_other_than_the_stores_is_refused_before_any_video(shared, tm
     made = open_store(store).provenance
     assert made["detector"]["follow"] == 160
     again = {"detector": yunet, "fps": 3, "isolate": False}
-    assert run(source, store, untrained, **again).skipped == 1  # nothing to do, nothing to refuse
+    for what in ({}, {"dry_run": True}):  # with nothing to do, too
+        with pytest.raises(StoreMismatchError, match="detector name = 'scrfd:det_500m'"):
+            run(source, store, untrained, **again, **what)
+    assert run(source, store, untrained, fps=3, isolate=False).skipped == 1  # its own
     (tmp_path / "v").mkdir()
     (tmp_path / "v" / "empty.mp4").touch()
     with pytest.raises(StoreMismatchError, match="detector name = 'scrfd:det_500m'"):

@@ -13,8 +13,8 @@ from feie.heads.config import HEADS, config_of
 from feie.heads.head import Head
 from feie.heads.models.base import HeadModel
 from feie.heads.runs.checkpoint import load_head
-from feie.pipeline.options import options_of
 from feie.pipeline.grid.command import TrainHeadCommand
+from feie.pipeline.options import options_of
 from feie.pipeline.train.options import TrainHeadOptions
 
 NEW_HEAD = '''

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import h5py
 
@@ -24,7 +25,7 @@ class DiskFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = new_file(path, buffering=0)
+        self._file: Any = new_file(path, buffering=0)
         self._at = self._end = 0
         self._error: OSError | None = None
 

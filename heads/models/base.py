@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from feie.features.errors import UsageError
 from feie.heads.config import HeadConfig
 from feie.heads.data.packing import Packing
 
@@ -90,7 +91,12 @@ class HeadModel(nn.Module):
         mask = torch.zeros(len(padded), dtype=torch.bool, device=frames.device)
         padded = padded.index_copy(0, places, frames).view(*shape, -1).transpose(0, 1)
         mask = mask.index_fill(0, places, True).view(shape).t()
-        return packing.restore(self.score(padded, mask))
+        scores = self.score(padded, mask)
+        if not isinstance(scores, Tensor):
+            raise UsageError(
+                f"{type(self).__name__}: `score` must return a tensor, not {type(scores).__name__}"
+            )
+        return packing.restore(scores)
 
     def smooth(
         self, scores: NDArray[np.float64], offsets: NDArray[np.int64]

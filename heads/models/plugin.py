@@ -149,16 +149,14 @@ def _try(plugin: Plugin, model: HeadModel) -> None:
         first = torch.tensor([0, 4, 5]).numpy()
         together = model(rows[packing.gather(first)], packing)
         alone = model(rows[5:], Packing.of([2]))
+    except UsageError:
+        raise
     except Exception as error:  # whatever it is, it is the plugin's
         raise UsageError(f"{plugin.spec} fails: {type(error).__name__}: {error}") from error
     finally:
         model.train()
-    if not isinstance(together, Tensor):
-        raise UsageError(
-            f"{plugin.spec}: `score` must return a tensor, not {type(together).__name__}"
-        )
-    if together.shape != (3, model.config.targets):
-        shape = tuple(together.shape)
+    if not isinstance(together, Tensor) or together.shape != (3, model.config.targets):
+        shape = tuple(getattr(together, "shape", ()))
         raise UsageError(
             f"{plugin.spec} scores 3 videos as {shape}; it should be {(3, model.config.targets)}"
         )

@@ -232,6 +232,17 @@ def test_an_implausible_rate_is_spoken_of(tmp_path, tool):
     assert not any("--fps" in n for n in imported(file, tmp_path / "t.zarr", fps=FPS).notes)
 
 
+def test_a_folder_of_two_tools_names_the_format_that_was_taken(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    openface(source / "a.csv", range(FRAMES))
+    pyfeat(source / "b.csv", range(FRAMES))
+    result = imported(source, tmp_path / "s.zarr")
+    assert (result.format, result.imported, list(result.failures)) == ("openface", 1, ["b"])
+    for part in ("b.csv is no file of format openface", "no column success", "--format"):
+        assert part in result.failures["b"]
+
+
 def test_labels_without_a_frame_0_are_spoken_of(tmp_path):
     for first, noted in ((0, False), (1, True)):
         rows = [f"{v},{f + first},0.1,0.2,train" for v in "ab" for f in range(9)]

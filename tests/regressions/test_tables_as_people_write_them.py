@@ -110,7 +110,7 @@ def test_a_slip_in_one_cell_is_no_second_header(tmp_path):
 
 def test_a_million_columns_end_soon(tmp_path):
     names = ",".join(f"c{i}" for i in range(200_000))
-    with pytest.raises(LabelError, match="no id column"):
+    with pytest.raises(LabelError, match="has 200000 columns"):
         labels_of(tmp_path, f"{names}\n{'0,' * 199_999}0\n")
 
 

@@ -87,7 +87,9 @@ class TableFormat:
             if lacking:
                 raise VideoError(
                     "broken",
-                    f"{where} is no file of format {self.name}: it has no column {lacking[0]}",
+                    f"{where} is no file of format {self.name}: it has no column {lacking[0]}; if "
+                    f"the files of several tools lie together, give each tool's by themselves, and "
+                    f"if they are of another one, name it with --format",
                 )
             return self._describe(names, named)
 

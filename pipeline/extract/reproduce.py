@@ -23,6 +23,7 @@ _KEPT = (
     "follow",
     "stride",
     "all_faces",
+    "smooth",
     "detect_batch",
     "embedding",
     "device",

@@ -15,6 +15,7 @@ from feie.features.faces.align import ALIGNED_SIZE, ARCFACE_TEMPLATE
 from feie.features.faces.crop import ALIGNED, Crop
 from feie.features.faces.detection import Detector, Faces, rescaled
 from feie.features.faces.search import Search
+from feie.features.faces.smooth import check_window, smoothed
 from feie.features.video.file import open_reader
 from feie.features.video.reader import Frame, Image
 from feie.features.video.remarks import Remarks
@@ -48,6 +49,8 @@ class FaceOptions:
         Frames searched together, see `Search`.
     all_faces : bool
         Keep every face of a searched source, each with its track, not the main one only.
+    smooth : int
+        Frames in the window that steadies box and landmarks, see `smoothed`; 0 for none.
     crop : Crop
         What the extractor wants to see of a face. Frames that are face crops already are only
         brought to its size.
@@ -59,6 +62,7 @@ class FaceOptions:
     stride: int = 1
     batch: int = 1
     all_faces: bool = False
+    smooth: int = 0
     crop: Crop = ALIGNED
 
     def __post_init__(self) -> None:
@@ -68,6 +72,9 @@ class FaceOptions:
             raise UsageError(f"frames searched together must lie in [1, 256], not {self.batch}")
         if self.all_faces and self.stride > 1:
             raise UsageError("all faces are followed from frame to frame: leave out the stride")
+        check_window(self.smooth)
+        if self.smooth and self.all_faces:
+            raise UsageError("the main face is what is smoothed: leave out all faces")
         if self.batch > 1 and self.stride > 1:
             raise UsageError("a stride searches frame by frame: leave out the batch")
         if self.faces not in ("auto", "detect", "aligned"):
@@ -175,6 +182,7 @@ class FaceStream:
             self._reader.close()
             raise
         self._all_faces = options.all_faces
+        self._smooth = options.smooth
         self._crop = options.crop
 
     @property
@@ -221,7 +229,8 @@ class FaceStream:
     def _main(self, frames: Iterable[Frame]) -> Iterator[_Face]:
         """Search frames for the main face and align it."""
         assert self._search is not None
-        for frame, face in self._search.main_face(frames):
+        found = self._search.main_face(frames)
+        for frame, face in smoothed(found, self._smooth) if self._smooth else found:
             crop = None
             if face is not None and frame.image is not None:
                 crop = self._cut(frame.image, face)

@@ -56,6 +56,7 @@ class LocalEngine:
                 stride=options.stride,
                 batch=options.detect_batch,
                 all_faces=options.all_faces,
+                smooth=options.smooth,
                 crop=extractor.crop,
             ),
             _Detectors(options, extractor.device).load,

@@ -135,6 +135,14 @@ class ExtractOptions(Options):
     all_faces: Annotated[
         bool, Field(description="Keep every face: ids `VIDEO#1`, `VIDEO#2`, one a track."), _FACES
     ] = False
+    smooth: Annotated[
+        int,
+        Field(
+            description="Steady the face: fit its box and landmarks over so many frames, odd, "
+            "7 for instance (Savitzky-Golay, without lag)."
+        ),
+        Flag(default="0: as found", panel="Faces"),
+    ] = 0
     detect_batch: Annotated[
         int,
         Field(ge=1, le=256, description="Frames searched in one call (GPUs), with --no-follow."),
@@ -240,6 +248,8 @@ class ExtractOptions(Options):
             raise ValueError("--gpus names the devices: leave out --device")
         if not self.isolate and (self.workers or self.gpus or self.scheduler):
             raise ValueError("workers always isolate what they run: leave out --no-isolate")
+        if self.all_faces and self.smooth:
+            raise ValueError("--smooth steadies the main face: leave out --all-faces")
         if self.all_faces and self.stride > 1:
             raise ValueError("--all-faces follows faces from frame to frame: leave out --stride")
         if self.detect_batch > 1 and self.stride > 1:

@@ -146,7 +146,8 @@ def run(options: ExtractOptions, progress: ProgressCallback = silent) -> Extract
     FeieError
         Nothing can be done as asked: no videos, no weights, another writer, another detector.
     """
-    FaceOptions(faces=options.faces, fps=options.fps)  # refuse what makes no sense before all else
+    # What makes no sense is refused before all else.
+    FaceOptions(faces=options.faces, fps=options.fps, smooth=options.smooth)
     found = discover(options.videos)
     sources = _of_shard(found.sources, options.shard)
     _refuse_overlap(options)
@@ -296,6 +297,7 @@ def _settings(options: ExtractOptions, provenance: Provenance) -> StoreSettings:
         # Stores made before there was a choice do not say.
         | ({"stride": options.stride} if options.stride > 1 else {})
         | ({"image_fps": options.image_fps} if options.image_fps is not None else {})
+        | ({"smooth": options.smooth} if options.smooth else {})
         | ({"all_faces": True} if options.all_faces else {}),
         embedding_dim=provenance.embedding_dim,
         session={

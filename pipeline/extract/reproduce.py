@@ -24,6 +24,7 @@ _KEPT = (
     "follow",
     "stride",
     "all_faces",
+    "smooth",
     "detect_batch",
     "embedding",
     "device",

@@ -173,6 +173,23 @@ def test_raw_video_needs_nothing_but_feie(raw, tmp_path, untrained, monkeypatch)
         run(raw.parent, tmp_path / "s.zarr", untrained, detector="yunet")
 
 
+def test_a_smoothed_store_says_so_and_another_window_is_refused(raw, tmp_path, untrained):
+    run(raw, tmp_path / "plain.zarr", untrained)
+    run(raw, tmp_path / "steady.zarr", untrained, smooth=7)
+    plain, steady = (open_store(tmp_path / f"{name}.zarr") for name in ("plain", "steady"))
+    assert steady.provenance["options"]["smooth"] == 7
+    assert "smooth" not in plain.provenance["options"]
+    x, y = (store["moving"].landmarks[:20] for store in (plain, steady))
+    tremble = [np.abs(np.diff(points, 2, axis=0)).mean() for points in (x, y)]
+    assert tremble[1] < 0.6 * tremble[0]
+    np.testing.assert_allclose(y, x, atol=4)
+    np.testing.assert_array_equal(steady["moving"].time, plain["moving"].time)
+    with pytest.raises(StoreMismatchError, match="smooth"):
+        run(raw, tmp_path / "steady.zarr", untrained, smooth=9)
+    with pytest.raises(UsageError, match="odd number of frames"):
+        run(raw, tmp_path / "other.zarr", untrained, smooth=8)
+
+
 def test_detectors_in_turn_are_named_and_what_the_second_found_is_counted(
     raw, tmp_path, untrained, monkeypatch
 ):

@@ -119,7 +119,7 @@ def test_what_is_not_pinned_says_so(home, server):
     mirrored = ["models", "fetch", "mbf_va_mtl", "--yes", "--mirror", mirror]
     result = CliRunner().invoke(app, mirrored)
     assert result.exit_code == 0, result.output
-    assert "not pinned" in result.stdout
+    assert "its sha256 is not known" in result.stdout
     assert hashlib.sha256(b"some weights").hexdigest() in result.stdout
 
 

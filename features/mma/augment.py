@@ -8,13 +8,21 @@ operations over the batch take.
 from __future__ import annotations
 
 import math
+from typing import Any, Self
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from torch import Tensor
 
 Image = NDArray[np.uint8]
@@ -38,9 +46,13 @@ class AugmentConfig(BaseModel):
         Largest change of brightness and of log contrast and log gamma.
     grey : float
         Probability of losing colour.
+    equalise : float
+        Probability of histogram equalisation of the luminance, which some data sets come with.
     blur, low_resolution, noise, compress, cutout : float
         Probabilities of Gaussian blur, of shrinking and enlarging again, of sensor noise, of
         JPEG compression, and of a rectangle painted over.
+    quality : tuple of int
+        Lowest and highest JPEG quality.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,11 +63,26 @@ class AugmentConfig(BaseModel):
     shift: float = Field(default=0.06, ge=0, lt=1)
     light: float = Field(default=0.35, ge=0, lt=2)
     grey: float = Field(default=0.3, ge=0, le=1)
+    equalise: float = Field(default=0.0, ge=0, le=1)
     blur: float = Field(default=0.15, ge=0, le=1)
     low_resolution: float = Field(default=0.25, ge=0, le=1)
     noise: float = Field(default=0.15, ge=0, le=1)
     compress: float = Field(default=0.1, ge=0, le=1)
     cutout: float = Field(default=0.3, ge=0, le=1)
+    quality: tuple[int, int] = (15, 70)
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if not 1 <= self.quality[0] < self.quality[1] <= 101:
+            raise ValueError("quality: give lowest and highest JPEG quality, as [15, 70]")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _short(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later where unused: checkpoints of 0.1.0 go on."""
+        content: dict[str, Any] = handler(self)
+        unused: dict[str, Any] = {"equalise": [0.0], "quality": [(15, 70), [15, 70]]}
+        return {k: v for k, v in content.items() if k not in unused or v not in unused[k]}
 
 
 def augment(
@@ -81,6 +108,8 @@ def augment(
     """
     done = np.empty((len(faces), size, size, 3), dtype=np.uint8)
     for row, face in enumerate(faces):
+        if config.equalise and rng.random() < config.equalise:
+            face = equalised(face)
         picture = _warp(face, size, config, rng)
         picture = _photometric(picture, config, rng)
         picture = _degrade(picture, config, rng)
@@ -88,6 +117,13 @@ def augment(
         done[row] = picture
     x = torch.from_numpy(done).permute(0, 3, 1, 2).float()
     return x.mul_(1 / 127.5).sub_(1.0)
+
+
+def equalised(face: Image) -> Image:
+    """Equalise the histogram of the luminance; colours keep their hue."""
+    planes = cv2.cvtColor(face, cv2.COLOR_RGB2YCrCb)
+    planes[..., 0] = cv2.equalizeHist(planes[..., 0])
+    return np.asarray(cv2.cvtColor(planes, cv2.COLOR_YCrCb2RGB), dtype=np.uint8)
 
 
 def resample(faces: Tensor, size: int) -> Tensor:
@@ -168,7 +204,7 @@ def _degrade(picture: Image, config: AugmentConfig, rng: np.random.Generator) ->
         grain = rng.standard_normal(picture.shape, dtype=np.float32) * strength
         picture = np.asarray(cv2.add(picture, grain, dtype=cv2.CV_8U), dtype=np.uint8)
     if compressed:
-        quality = int(rng.integers(15, 70))
+        quality = int(rng.integers(*config.quality))
         _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
         picture = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), dtype=np.uint8)
     return picture

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import yaml
 from pydantic import (
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -105,6 +107,9 @@ class MmaConfig(Strict):
         Name of the extractor that results, and of its file: letters, digits, ``.``, ``_``, ``-``.
     network : NetworkConfig
         Or, in YAML, the name of one of `NETWORKS`, or ``like``: such a name, and what differs.
+    init : str, optional
+        Weights that the first stage starts from: a ``.safetensors`` of an MMA below a data root.
+        Its network may be shallower, see `growth.grown`.
     sources, validation : dict
         Data to learn from and data to be measured on, by name; the field `reader` of each says
         who reads it, without which it is a pack.
@@ -123,6 +128,7 @@ class MmaConfig(Strict):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     network: NetworkConfig
+    init: str | None = None
     sources: dict[str, SourceConfig] = Field(min_length=1)
     validation: dict[str, DataConfig] = Field(default_factory=dict)
     phases: tuple[PhaseConfig, ...] = Field(min_length=1)
@@ -134,6 +140,13 @@ class MmaConfig(Strict):
     seed: int = Field(default=0, ge=0, lt=2**31)
     log_every: int = Field(default=50, gt=0)
     validate_every: int = Field(default=1000, gt=0)
+
+    @model_serializer(mode="wrap")
+    def _short(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `init` where unused: checkpoints of 0.1.0 go on."""
+        content: dict[str, Any] = handler(self)
+        unused: dict[str, Any] = {"init": [None]}
+        return {k: v for k, v in content.items() if k not in unused or v not in unused[k]}
 
     @field_validator("network", mode="before")
     @classmethod
@@ -234,10 +247,10 @@ def read_config(path: Path) -> tuple[MmaConfig, ...]:
             for item in error.errors()
         )
         raise UsageError(f"{path}: {places}") from error
-    if configs[0].losses.distil:
+    if configs[0].losses.distil and configs[0].init is None:
         raise UsageError(
             f"{path}: losses.distil: a first stage starts at random and has no opinion to distil; "
-            "set it in a later stage"
+            "set it in a later stage, or give init"
         )
     return configs
 

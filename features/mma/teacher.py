@@ -1,10 +1,10 @@
 """A teacher of action units: MediaPipe's blendshapes on real faces, mapped by a stated table.
 
 Its outputs are guesses, good enough to carry what renders teach over to photographs, and never
-more than pseudo-labels. Only blendshapes that were seen to follow expressions in photographs are
-used: its cheek squint and nose sneer stay near zero whatever the face does, and its frown, press
-and brow-lowering follow light and beards more than expressions. AU06 and AU25 follow by rules of
-ours from the smile and the gap between the lips.
+more than pseudo-labels: from one person to the next its brow-lowering, frown and press follow light
+and beards as much as expressions, and on enlarged pictures of 48 pixels they are noisier still. Its
+cheek squint and nose sneer stay near zero whatever the face does and are not used. AU06 and AU25
+follow by rules of ours from the smile and the gap between the lips.
 """
 
 from __future__ import annotations
@@ -24,11 +24,21 @@ from feie.features.schema import ACTION_UNITS
 TABLE: dict[str, tuple[tuple[int, ...], float]] = {
     "AU01": ((3,), 0.6),
     "AU02": ((4, 5), 0.6),
+    "AU04": ((1, 2), 0.5),
+    "AU05": ((21, 22), 0.3),
+    "AU10": ((48, 49), 0.4),
     "AU12": ((44, 45), 0.6),
+    "AU15": ((30, 31), 0.3),
+    "AU17": ((42,), 0.5),
+    "AU20": ((46, 47), 0.4),
+    "AU23": ((40, 41), 0.5),
+    "AU24": ((36, 37), 0.4),
     "AU26": ((25,), 0.4),
 }
-"""Action unit to blendshapes (inner brow up; outer brow up, left and right; smile, left and
-right; jaw open), whose mean is divided by the value that counts as full activation."""
+"""Action unit to blendshapes, whose mean is divided by the value that counts as full activation:
+inner brow up; outer brow up; brow down; eye wide; upper lip up; smile; mouth frown; lower lip
+shrugged; mouth stretch; lips rolled in; mouth pressed; jaw open (left and right where there are
+both)."""
 
 GAP_CLOSED, GAP_OPEN = 0.02, 0.10
 """AU25 comes from geometry: the distance of the inner lips over the height of the face rises

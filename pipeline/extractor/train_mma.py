@@ -17,6 +17,7 @@ from feie.features.devices import check_precision, pick_device
 from feie.features.errors import DataError, UsageError
 from feie.features.faces.detectors import Detector, load_detector
 from feie.features.mma.config import MmaConfig, find_config, read_config
+from feie.features.mma.data.config import find_data
 from feie.features.mma.data.crops import CROP_SEARCH
 from feie.features.mma.data.face_rows import FaceRows, in_order, worker_count
 from feie.features.mma.data.labelled import Labelled
@@ -26,7 +27,7 @@ from feie.features.mma.training.curves import draw_curves
 from feie.features.mma.training.sampling import Batch, Mixture, Source, load_faces, load_source
 from feie.features.mma.training.soft_targets import blended
 from feie.features.mma.training.trainer import Trainer, config_digest, opinion
-from feie.features.mma.weights import save_weights
+from feie.features.mma.weights import load_weights, save_weights
 from feie.pipeline.extractor.accounts import newly_unreadable, remarks, summary, unreadable
 from feie.pipeline.extractor.options import TrainMmaOptions
 from feie.pipeline.progress import Progress, ProgressCallback, silent
@@ -109,6 +110,9 @@ def _stages(
     folders = [options.out / f"stage-{number}" for number in range(1, len(stages) + 1)]
     network: MMANetwork | None = None
     size = 0
+    if stages[0].init is not None:
+        loaded = load_weights(find_data(stages[0].init, options.data_root, "weights"))
+        network, size = loaded.network, loaded.size
     for number, (config, folder) in enumerate(zip(stages, folders, strict=True), start=1):
         folder.mkdir(parents=True, exist_ok=True)
         trainer = Trainer(config, network, device)

@@ -177,6 +177,12 @@ class LearnConfig(Strict):
     pseudo_units : str, optional
         Path of an HDF5 file with ``name`` (n,) and ``au`` (n, 17), a teacher's guesses, joined
         to the images by name; they fill in what the data set itself does not annotate.
+    votes : {"cross-entropy", "probability", "majority", "none"}
+        What is learnt of data that carry votes, see `soft_targets.vote_targets`: their
+        distribution; one of them, drawn anew each time; the most voted; or their labels alone.
+    units_share : float
+        How much of the weak valence of *expression* follows from the face's units instead, see
+        `soft_targets.with_intensity`.
     graded : float
         Share of the label *happiness* that a face without a smile (AU12) gives to *neutral*, see
         `feie.features.mma.training.soft_targets.graded`.
@@ -185,7 +191,16 @@ class LearnConfig(Strict):
     proportion: float = Field(gt=0)
     balance: float = Field(default=0.0, ge=0, le=1)
     pseudo_units: str | None = None
+    votes: Literal["cross-entropy", "probability", "majority", "none"] = "cross-entropy"
+    units_share: float = Field(default=0.0, ge=0, le=1)
     graded: float = Field(default=0.0, ge=0, lt=0.5)
+
+    @model_serializer(mode="wrap")
+    def _short(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later where unused: checkpoints of 0.1.0 go on."""
+        content: dict[str, Any] = handler(self)
+        unused: dict[str, Any] = {"votes": ["cross-entropy"], "units_share": [0.0]}
+        return {k: v for k, v in content.items() if k not in unused or v not in unused[k]}
 
 
 class PackSource(PackConfig, LearnConfig):

@@ -41,6 +41,10 @@ class Labelled:
         Action-unit activations in [0, 1]; NaN where unknown.
     identity : ndarray (n,) int64 or None
         Who is seen, where the data set says so.
+    votes : ndarray (n, k) float32 or None
+        How many people said what, where several labelled each image.
+    vote_classes : tuple of str
+        What the columns of `votes` mean, in the vocabulary of `expression_name`.
     """
 
     title: str
@@ -51,6 +55,8 @@ class Labelled:
     valence_arousal: NDArray[np.floating[Any]]
     units: NDArray[np.floating[Any]]
     identity: NDArray[np.int64] | None = None
+    votes: NDArray[np.float32] | None = None
+    vote_classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.expression)

@@ -84,6 +84,36 @@ def read_expressions(path: Path, file: h5py.File, name: str, count: int) -> Expr
     return Expressions(code, other, meaning)
 
 
+def read_votes(
+    path: Path, file: h5py.File, count: int
+) -> tuple[NDArray[np.float32] | None, tuple[str, ...]]:
+    """Read ``votes`` (n, k): how many people said what; its attribute ``classes`` names k.
+
+    Raises
+    ------
+    DataError
+        Another shape, negative or non-finite counts, no or repeated names of classes.
+    """
+    if "votes" not in file:
+        return None, ()
+    votes = _read(path, file, "votes")
+    classes = _names(file["votes"].attrs, "classes")
+    if classes is None:
+        raise DataError(f"{path}: dataset 'votes' needs an attribute 'classes' of k names")
+    if votes.shape != (count, len(classes)) or votes.dtype.kind not in "iuf":
+        raise DataError(
+            f"{path}: dataset 'votes' holds {votes.dtype} {votes.shape}, expected numbers "
+            f"{(count, len(classes))}"
+        )
+    votes = votes.astype(np.float32)
+    if not (np.isfinite(votes).all() and (votes >= 0).all()):
+        raise DataError(f"{path}: dataset 'votes' holds negative or missing counts")
+    names = tuple(expression_name(name) for name in classes)
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}: dataset 'votes' names a class twice: {', '.join(classes)}")
+    return votes, names
+
+
 def _label(path: Path, name: str, value: object) -> str:
     if isinstance(value, float | np.floating):
         if np.isnan(value):

@@ -46,7 +46,9 @@ def read_pack(path: Path) -> Pack:
         Aff-Wild2's order (0 neutral, 1 anger, 2 disgust, 3 fear, 4 happiness, 5 sadness,
         6 surprise, 7 other; -1 and NaN unknown); ``name`` (n,); ``valence``, ``arousal`` (n,),
         unknown where NaN, -2 or -5; ``au`` (n, 17), or (n, k) with the attribute ``columns``, or
-        one dataset an action unit (``AU01`` …), unknown where NaN, -1 or 999; ``identity`` (n,).
+        one dataset an action unit (``AU01`` …), unknown where NaN, -1 or 999; ``identity`` (n,);
+        ``votes`` (n, k), how many people said what, with the names of the k classes in its
+        attribute ``classes``.
 
     Raises
     ------
@@ -105,6 +107,7 @@ def _read(path: Path, file: h5py.File) -> Pack:
     identity = None
     if "identity" in file:
         identity = _identities(labels.read_column(path, file, "identity", count))
+    votes, vote_classes = labels.read_votes(path, file, count)
     return Pack(
         title=str(path),
         names=names,
@@ -117,6 +120,8 @@ def _read(path: Path, file: h5py.File) -> Pack:
         ),
         units=labels.read_units(path, file, count),
         identity=identity,
+        votes=votes,
+        vote_classes=vote_classes,
     )
 
 

@@ -30,7 +30,14 @@ from feie.features.mma.data.packs import read_pack, read_units
 from feie.features.mma.data.readers import read_listing
 from feie.features.mma.data.readers.listing import unknown
 from feie.features.mma.data.targets import relabel
-from feie.features.mma.training.soft_targets import graded, one_hot, weak_valence_arousal
+from feie.features.mma.training.soft_targets import (
+    drawn_labels,
+    graded,
+    one_hot,
+    vote_targets,
+    weak_valence_arousal,
+    with_intensity,
+)
 from feie.features.schema import AFFECT, Schema
 
 _REDRAWS = 50
@@ -65,6 +72,10 @@ class Source:
         Distributions over the network's expressions that L_CCE aims at; NaN where unknown.
     weak : Schema or None
         With the network's expressions, valence and arousal follow from the targets.
+    units_share : float
+        See `with_intensity`.
+    drawn : bool
+        Each time an image is drawn, one label is drawn from its target.
     """
 
     data: Labelled
@@ -72,12 +83,16 @@ class Source:
     cumulative: NDArray[np.float64]
     targets: NDArray[np.float32]
     weak: Schema | None = None
+    units_share: float = 0.0
+    drawn: bool = False
 
     def aiming(self, targets: NDArray[np.float32]) -> Source:
         """Give this source with other targets, and what follows from them."""
         data = self.data
         if self.weak is not None:
-            data = replace(data, valence_arousal=weak_valence_arousal(targets, self.weak))
+            weak = weak_valence_arousal(targets, self.weak)
+            weak = with_intensity(weak, data.units, self.units_share)
+            data = replace(data, valence_arousal=weak)
         return replace(self, data=data, targets=targets)
 
     def at(self, draws: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -174,7 +189,13 @@ def load_source(
     classes = len(schema.group("expr")) if "expr" in schema.groups else 0
     weak = schema if config.valence_arousal == "expression" else None
     targets = one_hot(data.expression, classes)
-    source = Source(data, faces, cumulative / cumulative[-1], targets, weak)
+    if classes and data.votes is not None and config.votes != "none":
+        names = schema.group("expr")
+        targets = vote_targets(data.votes, data.vote_classes, names, config.votes == "majority")
+    source = Source(
+        data, faces, cumulative / cumulative[-1], targets, weak, config.units_share,
+        drawn=config.votes == "probability" and data.votes is not None,
+    )  # fmt: skip
     return source.aiming(graded(targets, data.units, config.graded, schema))
 
 
@@ -212,7 +233,8 @@ class Mixture:
             draws = (np.arange(count) + rng.random(count)) / count
             rows, read = _readable(source, source.at(draws), (config.seed, step, number))
             faces[start : start + count] = read
-            expression.append(source.targets[rows])
+            targets = source.targets[rows]
+            expression.append(drawn_labels(targets, rng.random(count)) if source.drawn else targets)
             valence_arousal.append(source.data.valence_arousal[rows].astype(np.float32))
             units.append(source.data.units[rows].astype(np.float32))
             start += count

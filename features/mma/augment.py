@@ -120,7 +120,9 @@ def augment(
 
 
 def equalised(face: Image) -> Image:
-    """Equalise the histogram of the luminance; colours keep their hue."""
+    """Equalise the histogram of the luminance (h, w, 3 RGB or 1); colours keep their hue."""
+    if face.shape[2] == 1:
+        return np.asarray(cv2.equalizeHist(face), dtype=np.uint8).reshape(face.shape)
     planes = cv2.cvtColor(face, cv2.COLOR_RGB2YCrCb)
     planes[..., 0] = cv2.equalizeHist(planes[..., 0])
     return np.asarray(cv2.cvtColor(planes, cv2.COLOR_YCrCb2RGB), dtype=np.uint8)

@@ -22,8 +22,8 @@ Codes = Literal["names", "classes", "aff-wild2"]
 defines, or a code that is taken in Aff-Wild2's order."""
 
 UNKNOWN = frozenset(
-    {"", "-1", "?", "ambiguous", "n/a", "na", "nan", "no face", "no-face", "none", "null",
-     "uncertain", "unknown", "unlabelled", "unlabeled"}
+    {"", "-1", "?", "ambiguous", "n/a", "na", "nan", "nf", "no face", "no-face", "none",
+     "not a face", "null", "uncertain", "unknown", "unlabelled", "unlabeled"}
 )  # fmt: skip
 """Labels that say that an expression is not known."""
 

@@ -12,10 +12,13 @@ from pydantic import TypeAdapter, ValidationError
 from feie.features.errors import DataError, UsageError
 from feie.features.extractors.load import Extractor, load_extractor
 from feie.features.faces.detectors import Detector, load_detector
+from feie.features.mma.augment import equalised
 from feie.features.mma.data.config import DataConfig, PackConfig, PartConfig
-from feie.features.mma.data.crops import CROP_SEARCH
+from feie.features.mma.data.crops import CROP_SEARCH, Change
 from feie.features.mma.data.face_rows import FaceRows, in_order
 from feie.features.mma.data.labelled import Labelled
+from feie.features.mma.data.targets import relabel
+from feie.features.mma.scoring.confusion import check_picture, draw_confusion
 from feie.features.mma.scoring.scores import Scores, score_pack
 from feie.features.mma.training.sampling import load_faces
 from feie.features.mma.vocabulary import Codes
@@ -43,6 +46,8 @@ class EvaluateMmaResult(Scores, Result):
         Name and digest of the weights.
     detector : str or None
         As asked for.
+    equalised : bool
+        As asked for.
     expression_codes : {"names", "classes", "aff-wild2"} or None
         What says which expression a label means: its name, the data set's own list of classes, or
         Aff-Wild2's order, which is assumed for codes without such a list.
@@ -53,6 +58,8 @@ class EvaluateMmaResult(Scores, Result):
         Images that a data set names and that were not scored, by reason.
     unreadable : list of str
         Images of a data set that could not be read; of a pack, one such image is an error.
+    picture : Path or None
+        The confusion matrix as a picture.
     """
 
     data: str
@@ -60,6 +67,7 @@ class EvaluateMmaResult(Scores, Result):
     extractor: str
     sha256: str
     detector: str | None
+    equalised: bool
     expression_codes: Codes | None
     aligned: int
     landmarks: int
@@ -67,6 +75,7 @@ class EvaluateMmaResult(Scores, Result):
     fixed: int
     dropped: dict[str, int]
     unreadable: list[str]
+    picture: Path | None = None
 
     def tables(self) -> list[Table]:
         """Give the figures with their intervals, then counts, recall and F1."""
@@ -78,7 +87,8 @@ class EvaluateMmaResult(Scores, Result):
         rows += [(f"left out: {reason}", n, "") for reason, n in self.dropped.items()]
         rows += [(f"recall {name}", value, "") for name, value in self.recall.items()]
         rows += [(f"F1 {name}", value, "") for name, value in self.au_f1.items()]
-        title = f"{self.data}: {self.n} images, {self.extractor}"
+        copies = " as equalised copies" if self.equalised else ""
+        title = f"{self.data}: {self.n} images{copies}, {self.extractor}"
         return [Table(title, ("figure", "value", "95 % interval"), rows)]
 
     def lines(self) -> list[str]:
@@ -89,6 +99,8 @@ class EvaluateMmaResult(Scores, Result):
         if self.unreadable:
             few = ", ".join(self.unreadable[:10])
             said.append(f"{len(self.unreadable)} images cannot be read: {few}")
+        if self.picture is not None:
+            said.append(f"confusion matrix → {self.picture}")
         return said
 
 
@@ -103,7 +115,11 @@ def run(options: EvaluateMmaOptions, progress: ProgressCallback = silent) -> Eva
     config = _data_config(options)
     extractor = load_extractor(options.extractor, options.device)
     detector = load_detector(options.detector, CROP_SEARCH) if options.detector else None
-    data, faces = _load(config, detector)
+    if options.picture is not None:
+        check_picture(options.picture)
+    data, faces = _load(config, detector, equalised if options.equalised else None)
+    if options.picture is not None and not (relabel(data, extractor.schema).expression >= 0).any():
+        raise UsageError(f"--picture: {config.title} labels no expression of {extractor.name}")
     for said in remarks(data):
         progress(Progress("images", 0, len(data), message=said))
     progress(Progress("images", 0, len(data)))
@@ -112,17 +128,22 @@ def run(options: EvaluateMmaOptions, progress: ProgressCallback = silent) -> Eva
         raise DataError(f"{config.title}: none of its images can be read")
     scored = data if readable.all() else data.select(np.flatnonzero(readable))
     title = options.data.name if options.reader == "pack" else Path(config.title).name
+    scores = score_pack(scored, affect[readable], options.repeats, extractor.schema)
+    if options.picture is not None:
+        draw_confusion(scores.confusion, f"{title}, {extractor.name}", options.picture)
     return EvaluateMmaResult(
-        **score_pack(scored, affect[readable], options.repeats, extractor.schema).model_dump(),
+        **scores.model_dump(),
         **vars(faces.alignment),
         data=title,
         reader=options.reader,
         extractor=extractor.name,
         sha256=extractor.sha256,
         detector=options.detector,
+        equalised=options.equalised,
         expression_codes=data.codes,
         dropped=dropped(data),
         unreadable=[str(data.names[row]) for row in faces.unreadable],
+        picture=options.picture,
     )
 
 
@@ -167,14 +188,16 @@ def _data_config(options: EvaluateMmaOptions) -> DataConfig:
         ) from error
 
 
-def _load(config: DataConfig, detector: Detector | None) -> tuple[Labelled, FaceRows]:
+def _load(
+    config: DataConfig, detector: Detector | None, change: Change | None
+) -> tuple[Labelled, FaceRows]:
     if isinstance(config, PackConfig) and not Path(config.pack).is_file():
         raise DataError(f"no pack at {config.pack}: give the path of an HDF5 file of faces")
     if not isinstance(config, PackConfig) and not Path(config.data).exists():
         raise DataError(f"no data at {config.data}: give the folder of the data set, or the table")
     if isinstance(config, PackConfig) and config.without and not Path(config.without).is_file():
         raise DataError(f"no pack at {config.without}: --without takes an HDF5 file of faces")
-    return load_faces(config, (Path(),), detector)
+    return load_faces(config, (Path(),), detector, change=change)
 
 
 def _predict(

@@ -124,6 +124,16 @@ class EvaluateMmaOptions(Options):
         Path | None,
         Field(description="A pack whose images are left out where they are the very same pixels."),
     ] = None
+    equalised: Annotated[
+        bool,
+        Field(
+            description="Judge on histogram-equalised copies of the images, as FER2013's often are."
+        ),
+    ] = False
+    picture: Annotated[
+        Path | None,
+        Field(description="Draw the confusion matrix into this file (PNG, SVG, PDF)."),
+    ] = None
     repeats: Annotated[int, Field(ge=0, description="Bootstrap resamples.")] = 1000
     device: Annotated[str, Field(description=_DEVICE)] = "auto"
 

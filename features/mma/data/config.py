@@ -178,7 +178,7 @@ class LearnConfig(Strict):
         Path of an HDF5 file with ``name`` (n,) and ``au`` (n, 17), a teacher's guesses, joined
         to the images by name; they fill in what the data set itself does not annotate.
     votes : {"cross-entropy", "probability", "majority", "none"}
-        What is learnt of data that carry votes, see `soft_targets.vote_targets`: their
+        What is learnt of data that carry votes, see `votes.vote_targets`: their
         distribution; one of them, drawn anew each time; the most voted; or their labels alone.
     units_share : float
         How much of the weak valence of *expression* follows from the face's units instead, see

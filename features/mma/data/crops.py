@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -199,7 +200,13 @@ def cached_pack_faces(
     return faces, alignment
 
 
-def pack_faces(pack: Pack, detector: Detector | None = None) -> tuple[NDArray[np.uint8], Alignment]:
+Change = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""What is done to each image (h, w, c) before it is aligned."""
+
+
+def pack_faces(
+    pack: Pack, detector: Detector | None = None, change: Change | None = None
+) -> tuple[NDArray[np.uint8], Alignment]:
     """Decode every image of a pack to a 112x112 face; none is dropped.
 
     Parameters
@@ -208,6 +215,8 @@ def pack_faces(pack: Pack, detector: Detector | None = None) -> tuple[NDArray[np
         Images of 112x112 count as aligned, all others as face crops.
     detector : Detector, optional
         Aligns face crops; where it finds nothing, and without it, the fixed crop does.
+    change : callable, optional
+        Done to each image before it is aligned, e.g. `equalised`.
 
     Returns
     -------
@@ -220,6 +229,8 @@ def pack_faces(pack: Pack, detector: Detector | None = None) -> tuple[NDArray[np
     aligned = detected = 0
     for row in range(len(pack)):
         image = decode(pack, row)
+        if change is not None:
+            image = change(image)
         if image.shape[2] > faces.shape[3]:
             faces = np.repeat(faces, image.shape[2], axis=3)
         if image.shape[:2] == (SIDE, SIDE):

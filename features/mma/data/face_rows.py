@@ -17,6 +17,7 @@ from feie.features.faces.detection import Detector
 from feie.features.mma.data.crops import (
     SIDE,
     Alignment,
+    Change,
     decode_image,
     enlarged,
     fixed_crop,
@@ -80,12 +81,16 @@ class PackFaces:
     pack : Pack
     detector : Detector, optional
         Aligns images that are not 112x112.
+    change : callable, optional
+        Done to each image before it is aligned.
     """
 
     unreadable: Rows = np.empty(0, dtype=np.int64)
 
-    def __init__(self, pack: Pack, detector: Detector | None = None) -> None:
-        self._pack, self._detector = pack, detector
+    def __init__(
+        self, pack: Pack, detector: Detector | None = None, change: Change | None = None
+    ) -> None:
+        self._pack, self._detector, self._change = pack, detector, change
         self.alignment = Alignment()
 
     def read(self, rows: Rows) -> tuple[Image, NDArray[np.bool_]]:
@@ -96,7 +101,7 @@ class PackFaces:
         DataError
             One of them is broken.
         """
-        faces, alignment = pack_faces(self._pack.select(rows), self._detector)
+        faces, alignment = pack_faces(self._pack.select(rows), self._detector, self._change)
         self.alignment += alignment
         return faces, np.ones(len(rows), dtype=np.bool_)
 
@@ -116,12 +121,19 @@ class FileFaces:
         For images without landmarks.
     tolerance : float
         Largest share of the images tried that may be unreadable; up to five always may.
+    change : callable, optional
+        Done to each image before it is aligned.
     """
 
     def __init__(
-        self, listing: Listing, detector: Detector | None = None, tolerance: float = 0.01
+        self,
+        listing: Listing,
+        detector: Detector | None = None,
+        tolerance: float = 0.01,
+        change: Change | None = None,
     ) -> None:
         self._listing, self._detector, self._tolerance = listing, detector, tolerance
+        self._change = change
         self._state = np.full(len(listing), _UNTRIED, dtype=np.uint8)
         self._detecting = threading.Lock()
         found = (len(listing), 5, 2) if detector is not None else (0, 5, 2)
@@ -168,9 +180,10 @@ class FileFaces:
 
     def _decode(self, row: int) -> Image | None:
         try:
-            return decode_image(np.fromfile(self._listing.path(row), dtype=np.uint8))
+            image = decode_image(np.fromfile(self._listing.path(row), dtype=np.uint8))
         except OSError:
             return None
+        return image if image is None or self._change is None else self._change(image)
 
     def _align(self, row: int, image: Image) -> tuple[Image, int]:
         if image.shape[:2] == (SIDE, SIDE):

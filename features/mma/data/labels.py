@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feie.features.errors import DataError
+from feie.features.mma.data.votes import voted
 from feie.features.mma.vocabulary import (
     OUTSIDE,
     UNKNOWN,
@@ -98,7 +99,7 @@ def read_votes(
         return None, ()
     votes = _read(path, file, "votes")
     classes = _names(file["votes"].attrs, "classes")
-    if classes is None:
+    if not classes:
         raise DataError(f"{path}: dataset 'votes' needs an attribute 'classes' of k names")
     if votes.shape != (count, len(classes)) or votes.dtype.kind not in "iuf":
         raise DataError(
@@ -112,6 +113,23 @@ def read_votes(
     if len(set(names)) < len(names):
         raise DataError(f"{path}: dataset 'votes' names a class twice: {', '.join(classes)}")
     return votes, names
+
+
+def label_by_votes(
+    expressions: Expressions | None, votes: NDArray[np.float32], classes: tuple[str, ...]
+) -> Expressions:
+    """Give images without a label the most voted one, see `voted`."""
+    if expressions is None:
+        nothing = np.full(len(votes), -1, dtype=np.int64)
+        expressions = Expressions(nothing, [""] * len(votes), "names")
+    for row, label in enumerate(voted(votes, classes)):
+        if expressions.code[row] >= 0 or expressions.other[row]:
+            continue
+        if label in EXPRESSIONS:
+            expressions.code[row] = EXPRESSIONS.index(label)
+        elif label not in UNKNOWN:
+            expressions.other[row] = label
+    return expressions
 
 
 def _label(path: Path, name: str, value: object) -> str:

@@ -48,7 +48,7 @@ def read_pack(path: Path) -> Pack:
         unknown where NaN, -2 or -5; ``au`` (n, 17), or (n, k) with the attribute ``columns``, or
         one dataset an action unit (``AU01`` …), unknown where NaN, -1 or 999; ``identity`` (n,);
         ``votes`` (n, k), how many people said what, with the names of the k classes in its
-        attribute ``classes``.
+        attribute ``classes``; they also label images that have no expression.
 
     Raises
     ------
@@ -108,6 +108,8 @@ def _read(path: Path, file: h5py.File) -> Pack:
     if "identity" in file:
         identity = _identities(labels.read_column(path, file, "identity", count))
     votes, vote_classes = labels.read_votes(path, file, count)
+    if votes is not None:
+        expressions = labels.label_by_votes(expressions, votes, vote_classes)
     return Pack(
         title=str(path),
         names=names,

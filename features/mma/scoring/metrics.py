@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,29 +61,36 @@ def macro_f1(counts: NDArray[np.int64]) -> float:
     return float((2 * hits[present] / touched[present]).mean()) if present.any() else float("nan")
 
 
-def calibration_error(probability: Array, target: NDArray[np.int64], bins: int = 15) -> float:
+def calibration_error(
+    probability: Array, target: NDArray[np.int64] | NDArray[np.floating[Any]], bins: int = 15
+) -> float:
     """Compute the expected calibration error of the predicted class.
+
+    ECE = sum_b (n_b / n) |mean_b(q_i) - mean_b(p_i)|, where p_i is the probability of the class
+    that is predicted for image i, and q_i is 1 or 0 as that is the true class or not; or, of
+    votes, the share of the votes that it has.
 
     Parameters
     ----------
     probability : ndarray (n, classes)
         Rows sum to one.
-    target : ndarray (n,)
-        True classes.
+    target : ndarray (n,) or (n, classes)
+        True classes, or shares of votes.
     bins : int
-        Bins of equal width over the confidence.
+        Bins b of equal width over the confidence p.
 
     Returns
     -------
     float
-        Mean gap between confidence and accuracy, weighted by the bins' counts; NaN for n = 0.
+        In [0, 1]; NaN for n = 0.
     """
     if not len(target):
         return float("nan")
     confidence = probability.max(axis=1)
-    right = (probability.argmax(axis=1) == target).astype(np.float64)
+    said = probability.argmax(axis=1)
+    right = target[np.arange(len(said)), said] if target.ndim == 2 else said == target
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gap = np.bincount(place, weights=right - confidence, minlength=bins)
+    gap = np.bincount(place, weights=right.astype(np.float64) - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(target))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +11,14 @@ from pydantic import BaseModel
 
 from feie.features.mma.data.labelled import Labelled
 from feie.features.mma.data.targets import relabel
+from feie.features.mma.data.votes import vote_targets
 from feie.features.mma.scoring import metrics
 from feie.features.schema import ACTION_UNITS, AFFECT, Schema
 
 Interval = tuple[float, float] | None
+
+RARE = ("anger", "disgust", "fear")
+"""Expressions that photographs show seldom, and networks miss."""
 
 
 class Scores(BaseModel):
@@ -30,6 +35,11 @@ class Scores(BaseModel):
         Other labels, left out of the expression figures.
     accuracy, balanced_accuracy, macro_f1, ece : float or None
         Of the expressions; ECE is the expected calibration error over 15 bins.
+    ece_votes : float or None
+        Of data with votes: ECE against the share of the votes (see `vote_targets`) that the
+        predicted expression has, instead of against whether it is the label.
+    recall_rare : float or None
+        Mean recall of those of `RARE` that occur.
     ccc_valence, ccc_arousal, ccc_va : float or None
         Concordance over the images that carry each, and the mean of the two where there are
         both.
@@ -53,6 +63,8 @@ class Scores(BaseModel):
     balanced_accuracy: float | None = None
     macro_f1: float | None = None
     ece: float | None = None
+    ece_votes: float | None = None
+    recall_rare: float | None = None
     ccc_valence: float | None = None
     ccc_arousal: float | None = None
     ccc_va: float | None = None
@@ -64,8 +76,8 @@ class Scores(BaseModel):
 
     def headline(self) -> dict[str, float]:
         """Give the figures worth a line of a log."""
-        names = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "ccc_valence", "ccc_arousal",
-                 "ccc_va", "au_f1_mean")  # fmt: skip
+        names = ("accuracy", "balanced_accuracy", "macro_f1", "recall_rare", "ece", "ece_votes",
+                 "ccc_valence", "ccc_arousal", "ccc_va", "au_f1_mean")  # fmt: skip
         values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -118,17 +130,27 @@ def _expression(
     known = data.expression >= 0
     if not known.any():
         return {}, {}
+    shares = None
+    if data.votes is not None:
+        shares = vote_targets(data.votes, data.vote_classes, names)[known]
     probability, target = probability[known], data.expression[known]
     predicted = probability.argmax(axis=1).astype(np.int64)
     classes = len(names)
     counts = metrics.confusion(predicted, target, classes)
-    figures = {
+    figures: dict[str, Callable[[NDArray[np.int64]], float]] = {
         "accuracy": metrics.accuracy,
         "balanced_accuracy": metrics.balanced_accuracy,
         "macro_f1": metrics.macro_f1,
     }
+    rare = [names.index(name) for name in RARE if name in names]
+    if np.isin(target, rare).any():
+        figures["recall_rare"] = lambda counts: _mean(metrics.recalls(counts)[rare])
     recall = metrics.recalls(counts)
     fields: dict[str, object] = {name: figure(counts) for name, figure in figures.items()}
+    if shares is not None:
+        voted = ~np.isnan(shares).any(axis=1)
+        error = metrics.calibration_error(probability[voted], shares[voted])
+        fields["ece_votes"] = error if voted.any() else None
     fields |= {
         "ece": metrics.calibration_error(probability, target),
         "recall": {
@@ -210,6 +232,10 @@ def _units(data: Labelled, probability: metrics.Array, repeats: int) -> _Part:
 
     interval = metrics.bootstrap(resampled, len(annotated), repeats, clusters=_of(data, annotated))
     return fields, {"au_f1_mean": interval}
+
+
+def _mean(values: metrics.Array) -> float:
+    return float("nan") if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def _of(data: Labelled, rows: NDArray[np.generic]) -> NDArray[np.int64] | None:

@@ -23,18 +23,18 @@ from feie.features.mma.data.config import (
     SourceConfig,
     find_pack,
 )
-from feie.features.mma.data.crops import cached_pack_faces, left_out, pack_faces
+from feie.features.mma.data.crops import Change, cached_pack_faces, left_out, pack_faces
 from feie.features.mma.data.face_rows import FaceRows, FileFaces, MemoryFaces, PackFaces
 from feie.features.mma.data.labelled import Labelled, held_out, persons
 from feie.features.mma.data.packs import read_pack, read_units
 from feie.features.mma.data.readers import read_listing
 from feie.features.mma.data.readers.listing import unknown
 from feie.features.mma.data.targets import relabel
+from feie.features.mma.data.votes import vote_targets
 from feie.features.mma.training.soft_targets import (
     drawn_labels,
     graded,
     one_hot,
-    vote_targets,
     weak_valence_arousal,
     with_intensity,
 )
@@ -119,6 +119,7 @@ def load_faces(
     roots: tuple[Path, ...],
     detector: Detector | None,
     cache: Path | None = None,
+    change: Change | None = None,
 ) -> tuple[Labelled, FaceRows]:
     """Read labels, keep the part asked for, and say where the faces come from.
 
@@ -134,6 +135,8 @@ def load_faces(
         Decode a pack whole, into memory; the faces that a detector aligned are kept in this
         folder. Without it a pack's faces are decoded when they are asked for, as those of image
         files always are.
+    change : callable, optional
+        Without a cache: done to each image before it is aligned, e.g. `equalised`.
 
     Raises
     ------
@@ -145,12 +148,12 @@ def load_faces(
     detector = detector if config.crops == "detected" else None
     if not isinstance(config, PackConfig):
         listing = take_part(read_listing(config, roots), config.part)
-        return listing, FileFaces(listing, detector, config.tolerance)
+        return listing, FileFaces(listing, detector, config.tolerance, change)
     pack = take_part(read_pack(find_pack(config.pack, roots)), config.part)
     if config.without is not None:
         pack = left_out(pack, read_pack(find_pack(config.without, roots)))
     if cache is None:
-        return pack, PackFaces(pack, detector)
+        return pack, PackFaces(pack, detector, change)
     if detector is None:
         return pack, MemoryFaces(*pack_faces(pack))
     return pack, MemoryFaces(*cached_pack_faces(pack, detector, cache))

@@ -29,13 +29,14 @@ from feie.features.mma.data.packs import Pack, read_pack, read_units
 from feie.features.mma.network import MMANetwork, NetworkConfig
 from feie.features.mma.scoring.metrics import concordance
 from feie.features.mma.scoring.scores import score_pack
-from feie.features.mma.teacher import Guess, Teacher, guessed_units
+from feie.features.mma.teacher import TABLE, Guess, Teacher, guessed_units
 from feie.features.mma.training.soft_targets import blended, graded, one_hot, weak_valence_arousal
 from feie.features.mma.weights import save_weights
 from feie.features.schema import ACTION_UNITS, AFFECT, EXPRESSIONS, VA_EXPR8
 from feie.pipeline.extractor.evaluate_mma import EvaluateMmaOptions, run
 from feie.pipeline.progress import Progress
 
+NOTHING = dict.fromkeys(AugmentConfig.model_fields.keys() - {"quality"}, 0)
 TINY = NetworkConfig(stem=(8, 8), widths=(8, 16), depths=(1, 1), embedding=8)
 Write = Callable[..., Path]
 
@@ -375,7 +376,7 @@ def test_augmentation_repeats_and_can_do_nothing() -> None:
     assert first.shape == (6, 3, 64, 64)
     assert first.min() >= -1
     assert first.max() <= 1
-    nothing = AugmentConfig.model_validate(dict.fromkeys(AugmentConfig.model_fields, 0))
+    nothing = AugmentConfig.model_validate(NOTHING)
     kept = augment(faces, 112, nothing, np.random.default_rng(0))
     torch.testing.assert_close(kept, resample(torch.from_numpy(faces), 112), atol=1e-5, rtol=0)
     flipping = nothing.model_copy(update={"flip": 1.0})
@@ -385,15 +386,15 @@ def test_augmentation_repeats_and_can_do_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("change", "value"),
-    [("rotate", 20.0), ("shift", 0.2), ("scale", 0.5), ("light", 0.5), ("grey", 1.0),
-     ("blur", 1.0), ("low_resolution", 1.0), ("noise", 1.0), ("compress", 1.0), ("cutout", 1.0)],
+    [("equalise", 1.0), ("rotate", 20.0), ("shift", 0.2), ("scale", 0.5), ("light", 0.5),
+     ("grey", 1.0), ("blur", 1.0), ("low_resolution", 1.0), ("noise", 1.0), ("compress", 1.0),
+     ("cutout", 1.0)],
 )  # fmt: skip
 def test_every_augmentation_changes_faces_but_not_beyond_recognition(
     change: str, value: float
 ) -> None:
     faces = np.stack([cv2.GaussianBlur(face, (0, 0), 6) for face in _faces(8, 112)])
-    nothing = dict.fromkeys(AugmentConfig.model_fields, 0)
-    config = AugmentConfig.model_validate(nothing | {change: value})
+    config = AugmentConfig.model_validate(NOTHING | {change: value})
     changed = augment(faces, 112, config, np.random.default_rng(3))
     kept = resample(torch.from_numpy(faces), 112)
     assert (changed != kept).any(dim=(1, 2, 3)).all()
@@ -405,17 +406,53 @@ def test_every_augmentation_changes_faces_but_not_beyond_recognition(
         assert (changed - kept).abs().mean() < 0.1
 
 
+def _both(name: str) -> list[str]:
+    return [f"{name}Left", f"{name}Right"]
+
+
+BLENDSHAPES = (
+    "_neutral", *_both("browDown"), "browInnerUp", *_both("browOuterUp"), "cheekPuff",
+    *_both("cheekSquint"), *_both("eyeBlink"), *_both("eyeLookDown"), *_both("eyeLookIn"),
+    *_both("eyeLookOut"), *_both("eyeLookUp"), *_both("eyeSquint"), *_both("eyeWide"),
+    "jawForward", "jawLeft", "jawOpen", "jawRight", "mouthClose", *_both("mouthDimple"),
+    *_both("mouthFrown"), "mouthFunnel", "mouthLeft", *_both("mouthLowerDown"),
+    *_both("mouthPress"), "mouthPucker", "mouthRight", "mouthRollLower", "mouthRollUpper",
+    "mouthShrugLower", "mouthShrugUpper", *_both("mouthSmile"), *_both("mouthStretch"),
+    *_both("mouthUpperUp"), *_both("noseSneer"),
+)  # fmt: skip
+"""MediaPipe's names of the 52 blendshapes, in the order of the model's output."""
+
+
 def test_the_teacher_speaks_only_of_what_it_sees() -> None:
     blendshapes = np.zeros(52, np.float32)
     blendshapes[[44, 45]] = 0.2, 0.4
     units = guessed_units(Guess(score=3.0, blendshapes=blendshapes, gap=0.06))
     named = dict(zip(ACTION_UNITS, units.tolist(), strict=True))
     assert {name for name, value in named.items() if not np.isnan(value)} == {
-        "AU01", "AU02", "AU06", "AU12", "AU25", "AU26",
+        "AU01", "AU02", "AU04", "AU05", "AU06", "AU10", "AU12", "AU15", "AU17", "AU20", "AU23",
+        "AU24", "AU25", "AU26",
     }  # fmt: skip
     assert named["AU12"] == pytest.approx(0.5)
     assert named["AU25"] == pytest.approx(0.5)
     assert named["AU01"] == named["AU26"] == 0
+    # Each unit of the table follows its own blendshapes alone, up to the value that is full.
+    shapes = {
+        "AU01": ["browInnerUp"], "AU02": _both("browOuterUp"), "AU04": _both("browDown"),
+        "AU05": _both("eyeWide"), "AU10": _both("mouthUpperUp"), "AU12": _both("mouthSmile"),
+        "AU15": _both("mouthFrown"), "AU17": ["mouthShrugLower"], "AU20": _both("mouthStretch"),
+        "AU23": ["mouthRollLower", "mouthRollUpper"], "AU24": _both("mouthPress"),
+        "AU26": ["jawOpen"],
+    }  # fmt: skip
+    assert {unit: [BLENDSHAPES[i] for i in places] for unit, (places, _) in TABLE.items()} == shapes
+    for unit, (places, full) in TABLE.items():
+        raised = np.zeros(52, np.float32)
+        raised[list(places)] = full / 4
+        got = guessed_units(Guess(3.0, raised, 0.0))
+        for name in TABLE:
+            want = 0.25 if name == unit else 0.0
+            assert got[ACTION_UNITS.index(name)] == pytest.approx(want), (unit, name)
+        raised[list(places)] = 1.0
+        assert guessed_units(Guess(3.0, raised, 0.0))[ACTION_UNITS.index(unit)] == 1
     # A faint smile lifts no cheeks, a strong one does; a squint without a smile may be either.
     cheeks = ACTION_UNITS.index("AU06")
     blendshapes[[19, 20]] = 0.8
@@ -472,8 +509,8 @@ def test_evaluate_counts_every_image(write: Write, tmp_path: Path) -> None:
         assert 0 <= getattr(result, name) <= 1
     assert -1 <= (result.ccc_va or 0) <= 1
     assert set(result.intervals) == {
-        "accuracy", "balanced_accuracy", "macro_f1", "ccc_valence", "ccc_arousal", "ccc_va",
-        "au_f1_mean",
+        "accuracy", "balanced_accuracy", "macro_f1", "recall_rare", "ccc_valence", "ccc_arousal",
+        "ccc_va", "au_f1_mean",
     }  # fmt: skip
     result.model_dump_json()
     bare = run(EvaluateMmaOptions(data=write(images), extractor=str(weights)))

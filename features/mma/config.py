@@ -22,6 +22,8 @@ from feie.features.mma.augment import AugmentConfig
 from feie.features.mma.data.config import DataConfig, SourceConfig, Strict
 from feie.features.mma.network import NETWORKS, NetworkConfig
 
+_CONFIGS = Path(__file__).parent / "configs"
+
 
 class PhaseConfig(Strict):
     """Some steps at one image size.
@@ -227,7 +229,11 @@ def read_config(path: Path) -> tuple[MmaConfig, ...]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UsageError(f"no training configuration at {path}") from error
+        known = ", ".join(sorted(file.stem for file in _CONFIGS.glob("*.yaml")))
+        raise UsageError(
+            f"no training configuration at {path}: give a YAML file, or one that comes with feie: "
+            f"{known}"
+        ) from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -257,5 +263,5 @@ def read_config(path: Path) -> tuple[MmaConfig, ...]:
 
 def find_config(path: Path) -> Path:
     """Give a configuration's file: the path itself, or the one of that name that feie brings."""
-    own = Path(__file__).parent / "configs" / f"{path.name.removesuffix('.yaml')}.yaml"
+    own = _CONFIGS / f"{path.name.removesuffix('.yaml')}.yaml"
     return own if not path.exists() and path.parent == Path() and own.is_file() else path

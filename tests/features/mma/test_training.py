@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from feie.features.errors import DataError, MissingWeightsError, UsageError
 from feie.features.extractors.load import bundled, load_extractor
-from feie.features.mma.config import MmaConfig, read_config
+from feie.features.mma.config import MmaConfig, find_config, read_config
 from feie.features.mma.data.config import PackSource
 from feie.features.mma.data.packs import read_pack, read_units
 from feie.features.mma.growth import grown
@@ -271,8 +271,9 @@ def test_checkpoints_of_other_runs_are_refused(packs: Path, tmp_path: Path) -> N
 
 def test_configurations_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
-    with pytest.raises(UsageError, match="no training configuration"):
-        read_config(path)
+    for missing in (path, find_config(Path("mma-bose"))):
+        with pytest.raises(UsageError, match=r"no training .* with feie: mma-base, va-expr8$"):
+            read_config(missing)
     for changes, message in (
         ({"colour": 1}, "colour: Extra"),
         ({"network": "mma-huge"}, "unknown network 'mma-huge'; known: mma-lite, mma-base"),

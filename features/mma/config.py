@@ -54,7 +54,7 @@ class LossConfig(Strict):
         Label smoothing of L_CCE.
     distil : float
         Share of L_CCE's target that is the opinion of the weights that the stage starts from on
-        the face as it is and mirrored: self-distillation. Not for a first stage.
+        the face as it is and mirrored: self-distillation. Not for a first stage without `init`.
     class_weights : {"equal", "rarity"}
         Whether L_CCE weighs an expression by how much rarer it is than the most frequent one,
         see `rarity_weights`: the recipe of [S].

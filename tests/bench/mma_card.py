@@ -93,7 +93,8 @@ def main() -> None:
     given = parser.parse_args()
     all_weights = given.weights or ["mma-lite"]
     stems = [Path(weights).stem for weights in all_weights]
-    labels = dict(zip(all_weights, stems if len(set(stems)) == len(stems) else all_weights))
+    names = stems if len(set(stems)) == len(stems) else all_weights
+    labels = dict(zip(all_weights, names, strict=True))
     if given.pictures:
         given.pictures.mkdir(parents=True, exist_ok=True)
     results = {}

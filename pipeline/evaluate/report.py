@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from feie.features.text import counted
@@ -28,6 +27,9 @@ from feie.pipeline.evaluate.result import EvaluateResult
 from feie.pipeline.evaluate.truth import Truth
 from feie.pipeline.result import Cell, Table, figure
 from feie.pipeline.train.log import LOG
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
 

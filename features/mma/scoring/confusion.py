@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from feie.features.errors import UsageError
+from feie.features.files import write_whole
 
 # Without the date that some kinds carry: the same counts, the same bytes.
 _DATES: dict[str, dict[str, Any]] = {
@@ -64,7 +66,9 @@ def draw_confusion(counts: Mapping[str, Mapping[str, int]], title: str, path: Pa
     axes.set(xlabel="predicted", ylabel="label (images)", title=title)
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the label's images")
     with mpl.rc_context({"svg.hashsalt": "feie"}):
-        figure.savefig(path, dpi=120, metadata=_DATES[_kind(path)])
+        data = io.BytesIO()
+        figure.savefig(data, format=_kind(path), dpi=120, metadata=_DATES[_kind(path)])
+    write_whole(path, data.getvalue())
 
 
 def _kind(path: Path) -> str:

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from feie.features.pictures import literal
+
+# isort: split
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -59,11 +62,12 @@ def draw_confusion(counts: Mapping[str, Mapping[str, int]], title: str, path: Pa
             colour = "white" if shares[y][x] > 0.6 else "black"
             text = f"{count}\n{shares[y][x]:.2f}" if sum(row) else "–"
             axes.text(x, y, text, ha="center", va="center", color=colour, fontsize="small")
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_xticks(range(len(names)), [literal(n) for n in names], rotation=45, ha="right")
     axes.set_yticks(
-        range(len(names)), [f"{n} ({sum(row)})" for n, row in zip(names, rows, strict=True)]
+        range(len(names)),
+        [f"{literal(n)} ({sum(row)})" for n, row in zip(names, rows, strict=True)],
     )
-    axes.set(xlabel="predicted", ylabel="label (images)", title=title)
+    axes.set(xlabel="predicted", ylabel="label (images)", title=literal(title))
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the label's images")
     with mpl.rc_context({"svg.hashsalt": "feie"}):
         data = io.BytesIO()

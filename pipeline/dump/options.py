@@ -7,13 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from feie.pipeline.engine.options import local_store
 from feie.pipeline.options import Flag, Names, Options, StoreArgument
-
-
-def _local(out: object) -> object:
-    if "://" in str(out) or not str(out):
-        raise ValueError("dumps are written to a local place; copy it where you like afterwards")
-    return out
 
 
 class DumpOptions(Options):
@@ -30,7 +25,7 @@ class DumpOptions(Options):
     ]
     out: Annotated[
         Path,
-        BeforeValidator(_local),
+        BeforeValidator(local_store),
         Field(description="The file, or the folder, to write."),
     ]
     subset: Annotated[

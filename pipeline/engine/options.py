@@ -19,9 +19,12 @@ _COMMITS = Flag(panel="Commits and failures")
 _MANY = Flag(panel="Several processes or machines")
 
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # and no drive, which is one letter
+
+
 def local_store(store: object) -> object:
-    """Refuse addresses, where only `feie extract` writes."""
-    if "://" in str(store) or not str(store):
+    """Refuse addresses, where only `feie extract` writes; as a path one has lost a slash."""
+    if _ADDRESS.match(str(store)) or "://" in str(store) or not str(store):
         raise ValueError("this is written to a local folder; copy it where you like afterwards")
     return store
 

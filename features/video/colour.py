@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import av
 import cv2
@@ -64,10 +65,11 @@ class Painter:
         transfer = frame.color_trc
         return tone_mapped(self._scaled(frame, width, "rgb48le"), transfer, wide)
 
-    def _scaled(self, frame: av.VideoFrame, width: int, pixels: str) -> NDArray[np.unsignedinteger]:
+    def _scaled(self, frame: av.VideoFrame, width: int, pixels: str) -> NDArray[Any]:
         while True:
             try:
-                return self._reformat(frame, width, pixels).to_ndarray()
+                rgb: NDArray[Any] = self._reformat(frame, width, pixels).to_ndarray()
+                return rgb
             except (av.FFmpegError, ValueError):
                 if not self._yield_one(frame):
                     raise
@@ -132,7 +134,7 @@ def tone_mapped(rgb: NDArray[np.unsignedinteger], transfer: int, wide: bool = Tr
     table, brightest = _to_signal()
     scale = np.float32((_STEPS - 1) / np.sqrt(brightest))
     place = np.sqrt(np.clip(light, 0, brightest)) * scale + np.float32(0.5)
-    return table[place.astype(np.uint16)]
+    return np.asarray(table[place.astype(np.uint16)], np.uint8)
 
 
 @cache

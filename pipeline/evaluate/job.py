@@ -77,8 +77,9 @@ def run(options: EvaluateOptions, progress: ProgressCallback = silent) -> Evalua
     scores = score(found.fused[at], truth.values[at], groups=groups, headline=headline)
     notes += _undefined(targets, found.fused[at], truth.values[at])
     notes += faceless_notes(scored, stores, found)
-    by_frame = scored.unit == "frame" and groups is not None
-    videos = len(np.unique(groups)) if by_frame else len(truth.ids)
+    videos = len(truth.ids)
+    if scored.unit == "frame" and groups is not None:
+        videos = len(np.unique(groups))
     notes += _doubts(truth, videos, scores)
     against = None
     if options.against is not None:

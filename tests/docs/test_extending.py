@@ -217,6 +217,9 @@ class Empty(HeadModel):
     def __init__(self, inputs, targets):
         super().__init__()
 
+    def score(self, frames, mask):
+        return frames.sum(1)
+
 class Picky(Mean):
     def __init__(self, inputs):
         super().__init__(inputs, 1)
@@ -235,7 +238,7 @@ class Other:
         ("Failing", "fails: KeyError: 'oops'"),
         ("Empty", "has no parameter"),
         ("Picky", r"needs `__init__\(self, inputs, targets\)`; it takes"),
-        ("Other", r"makes no head: it should inherit feie\.heads\.models\.plugin\.HeadModel"),
+        ("Other", r"makes no head: it should inherit feie\.heads\.head\.HeadModel"),
         ("Nobody", "defines no Nobody"),
     ],
 )
@@ -282,7 +285,7 @@ def test_a_head_with_dropout_resumes_to_the_same_weights(followed, tmp_path, mon
     with pytest.raises(HeadError, match=f"to run it again, add --head {spec}"):
         train_head.run(resume)
     torch.manual_seed(99)  # another process has drawn other numbers
-    train_head.run(resume.model_copy(update={"head": spec}))
+    train_head.run(TrainHeadOptions(resume=tmp_path / "runs" / "cut", head=spec))
     whole, cut = (load_head(tmp_path / "runs" / name).model for name in ("whole", "cut"))
     for one, other in zip(whole.parameters(), cut.parameters(), strict=True):
         assert torch.equal(one, other)

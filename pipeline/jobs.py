@@ -193,7 +193,7 @@ JOBS: dict[str, Job] = {
     ),
     "train_fusion": Job(run="train.fusion", options="train.fusion:TrainFusionOptions"),
     "train_frame_va": Job(run="train.frame_va", options="train.frame_va:TrainFrameVaOptions"),
-    "sweep": Job(run="grid.sweep", options="grid.sweep:SweepOptions"),
+    "sweep": Job(run="grid.sweep", options="grid.options:SweepOptions"),
     "evaluate": Job(
         run="evaluate.job",
         options="evaluate.options:EvaluateOptions",
@@ -230,7 +230,7 @@ JOBS: dict[str, Job] = {
     ),
     "ablate": Job(
         run="grid.ablate",
-        options="grid.ablate:AblateOptions",
+        options="grid.options:AblateOptions",
         command="ablate",
         panel="Stage two",
         again=_GOES_ON,

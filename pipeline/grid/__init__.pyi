@@ -1,4 +1,5 @@
-from .ablate import AblateOptions as AblateOptions
 from .ablate import AblateResult as AblateResult
-from .sweep import SweepOptions as SweepOptions
+from .grid import train_grid as train_grid
+from .options import AblateOptions as AblateOptions
+from .options import SweepOptions as SweepOptions
 from .sweep import SweepResult as SweepResult

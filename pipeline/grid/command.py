@@ -108,10 +108,9 @@ def run(options: TrainHeadCommand, progress: ProgressCallback = silent) -> Resul
     base = TrainHeadOptions(**options.one(**_single(options)))
     if options.sweep is not None:
         from feie.pipeline.grid import sweep
+        from feie.pipeline.grid.options import SweepOptions
 
-        grid = sweep.SweepOptions(
-            grid=options.sweep, base=base, jobs=options.jobs, gpus=options.gpus
-        )
+        grid = SweepOptions(grid=options.sweep, base=base, jobs=options.jobs, gpus=options.gpus)
         return sweep.run(grid, progress)
     if swept:
         raise UsageError(f"--{swept[0]} belongs to --sweep; one run has --device")

@@ -1,21 +1,23 @@
-"""Training the runs of an ablation: one by one or stacked, in this process or in several."""
+"""Training many runs: one by one or stacked, in this process or in several."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import queue
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from feie.features.errors import FeieError, HeadError
+from feie.features.errors import HeadError
 from feie.heads.training.stacked import stack_key, train_stacked
 from feie.heads.training.threads import one_thread
 from feie.heads.training.trainer import Epoch
@@ -24,17 +26,19 @@ from feie.pipeline.train.log import Logbook
 from feie.pipeline.train.options import TrainHeadOptions
 from feie.pipeline.train.run import OPTIONS, HeadRun, begin, finish
 
-Notice = Callable[[str, int, str], None]
-"""Called with a run's name, its epochs so far, and what failed (or nothing)."""
+OnEpoch = Callable[[str, int], None]
+"""Called with a run's name and its epochs so far."""
+Ended = tuple[str, str]
+"""A run's name, and why it has no head; empty where it has one."""
 
 READ = {"store", "labels", "subset", "targets", "t", "frame_stride", "missing", "long", "space",
-        "unmatched", "missing_label"}  # fmt: skip
+        "unmatched"}  # fmt: skip
 """Options that say what is read: runs that agree in them share it."""
-_FAREWELL = 10.0  # seconds given to workers to end by themselves
+_TICK = 0.2  # seconds between two looks at what workers report
 
 
 @dataclass(frozen=True)
-class Task:
+class RunGroup:
     """Runs that one process trains together.
 
     Attributes
@@ -50,73 +54,61 @@ class Task:
     device: str
 
 
-class TaskTrainer:
-    """Trains tasks one after the other, and keeps what was read for the next one."""
+class GroupTrainer:
+    """Trains groups of runs one after the other, and keeps what was read for the next one."""
 
-    def __init__(self, notice: Notice) -> None:
-        self._notice = notice
+    def __init__(self, on_epoch: OnEpoch) -> None:
+        self._on_epoch = on_epoch
         self._read: dict[str, TrainingData] = {}
 
-    def train(self, task: Task) -> None:
-        """Train all runs of a task to the end.
+    def train(self, group: RunGroup) -> Iterator[Ended]:
+        """Train all runs of a group to the end, and tell of each how it ended.
 
-        A run that diverges, or never has a defined validation Pearson, is noted as failed.
+        A run that diverges, or never has a defined validation figure, is one without a head.
 
         Raises
         ------
         FeieError
             Store, labels or folders cannot be used.
         """
-        self._read = {self._key(o): self._data(o) for o in task.runs}
-        runs = [_begin(o, self._read[self._key(o)]) for o in task.runs]
+        self._read = {self._key(o): self._data(o) for o in group.runs}
+        runs = [_begin(o, self._read[self._key(o)]) for o in group.runs]
         with one_thread():
-            if not task.stacked:
-                self._train_one(runs[0])
+            if not group.stacked:
+                yield self._train_one(runs[0])
                 return
-            groups: dict[object, list[HeadRun]] = {}
+            alike: dict[object, list[HeadRun]] = {}
             for run in runs:
-                groups.setdefault(stack_key(run.trainer), []).append(run)
-            for group in groups.values():
-                self._train_group(group, torch.device(task.device))
+                alike.setdefault(stack_key(run.trainer), []).append(run)
+            for stack in alike.values():
+                yield from self._train_stack(stack, torch.device(group.device))
 
-    def _train_one(self, run: HeadRun) -> None:
+    def _train_one(self, run: HeadRun) -> Ended:
         clock, book = time.monotonic(), Logbook(run)
         try:
             for epoch in run.trainer.epochs():
                 self._note(run, book, epoch)
         except HeadError as error:
-            self._fail(run, error)
-            return
-        self._finish(run, clock)
+            return str(run.options.name), str(error)
+        return _finish(run, clock)
 
-    def _train_group(self, runs: Sequence[HeadRun], device: torch.device) -> None:
+    def _train_stack(self, runs: Sequence[HeadRun], device: torch.device) -> Iterator[Ended]:
         clock, books = time.monotonic(), [Logbook(run) for run in runs]
         for run in runs:
             if run.trainer.finished:  # killed between its last epoch and its head
-                self._finish(run, clock)
+                yield _finish(run, clock)
         for number, ended in train_stacked([run.trainer for run in runs], device):
             run = runs[number]
             if isinstance(ended, HeadError):
-                self._fail(run, ended)
+                yield str(run.options.name), str(ended)
                 continue
             self._note(run, books[number], ended)
             if run.trainer.finished:
-                self._finish(run, clock)
+                yield _finish(run, clock)
 
     def _note(self, run: HeadRun, book: Logbook, epoch: Epoch) -> None:
         book.note(epoch)
-        self._notice(str(run.options.name), epoch.epoch, "")
-
-    def _fail(self, run: HeadRun, error: HeadError) -> None:
-        self._notice(str(run.options.name), run.trainer.config.epochs, str(error))
-
-    def _finish(self, run: HeadRun, clock: float) -> None:
-        try:
-            finish(run, time.monotonic() - clock)
-        except HeadError as error:
-            self._fail(run, error)
-        else:
-            self._notice(str(run.options.name), run.trainer.config.epochs, "")
+        self._on_epoch(str(run.options.name), epoch.epoch)
 
     def _data(self, options: TrainHeadOptions) -> TrainingData:
         return self._read.get(self._key(options)) or read_training_data(options)
@@ -128,7 +120,7 @@ class TaskTrainer:
 
 
 def _begin(options: TrainHeadOptions, data: TrainingData) -> HeadRun:
-    """Begin a run, or take it up where a killed ablation left it."""
+    """Begin a run, or take it up where a killed grid left it."""
     folder = options.runs / str(options.name)
     if (folder / OPTIONS).exists():
         return begin(options, data, folder)
@@ -136,81 +128,91 @@ def _begin(options: TrainHeadOptions, data: TrainingData) -> HeadRun:
     return begin(options, data)
 
 
-def train_all(tasks: Sequence[Task], jobs: int, notice: Notice) -> None:
-    """Train all tasks, in so many processes.
+def _finish(run: HeadRun, clock: float) -> Ended:
+    try:
+        finish(run, time.monotonic() - clock)
+    except HeadError as error:
+        return str(run.options.name), str(error)
+    return str(run.options.name), ""
+
+
+def train_all(groups: Sequence[RunGroup], jobs: int, on_epoch: OnEpoch) -> Iterator[Ended]:
+    """Train all groups in so many processes; gives how each run ended, as it ends.
 
     Raises
     ------
     FeieError
-        Of a task; or a process died.
+        Of a group; or a process died.
     """
-    if jobs == 1 or len(tasks) == 1:
-        trainer = TaskTrainer(notice)
-        for task in tasks:
-            trainer.train(task)
+    if jobs == 1 or len(groups) == 1:
+        trainer = GroupTrainer(on_epoch)
+        for group in groups:
+            yield from trainer.train(group)
         return
-    context = multiprocessing.get_context("spawn")
-    waiting, events = context.Queue(), context.Queue()
-    for task in tasks:
-        waiting.put(task)
-    count = min(jobs, len(tasks))
-    for _ in range(count):
-        waiting.put(None)
-    workers = [
-        context.Process(target=_work, args=(waiting, events), daemon=True) for _ in range(count)
-    ]
-    try:
-        for worker in workers:
-            worker.start()
-        for event in _events(events, workers):
-            if isinstance(event, FeieError):
-                raise event
-            notice(*event)
-        for worker in workers:  # killed while they leave, they would leave semaphores behind
-            worker.join(_FAREWELL)
-    finally:
-        for worker in workers:
-            if worker.pid is not None:
-                worker.terminate()
-                worker.join()
-        waiting.cancel_join_thread()  # tasks that nobody takes any more would hold up the exit
-
-
-def _events(events: Any, workers: Sequence[Any]) -> Iterator[Any]:
-    """Give what the workers report, until each has said that it is done."""
-    left = len(workers)
-    while left:
+    with _workers(min(jobs, len(groups))) as (pool, reports):
+        left: set[Future[None]] = {pool.submit(_train, group) for group in groups}
         try:
-            event = events.get(timeout=1)
-        except queue.Empty:
-            if dead := [w.exitcode for w in workers if w.exitcode not in (None, 0)]:
-                raise HeadError(
-                    f"a training process died (exit code {dead[0]}), perhaps for want of memory; "
-                    f"the same command goes on, --jobs 1 needs less"
-                ) from None
-            continue
-        if event is None:
-            left -= 1
-        else:
-            yield event
+            while left:
+                done, left = wait(left, timeout=_TICK, return_when="FIRST_COMPLETED")
+                # What is done has reported: a worker writes to the pipe before it returns.
+                yield from _told(reports, on_epoch)
+                for future in done:
+                    future.result()
+            pool.shutdown()
+        except BrokenProcessPool:
+            raise HeadError(
+                "a training process died, perhaps for want of memory; the same command goes on, "
+                "--jobs 1 needs less"
+            ) from None
 
 
-def _work(waiting: Any, events: Any) -> None:
-    """Train tasks until there are none: the life of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    trainer = TaskTrainer(lambda *event: events.put(event))
+@contextmanager
+def _workers(count: int) -> Iterator[tuple[ProcessPoolExecutor, Any]]:
+    """Start processes that end with this block, however it ends, and with this process."""
+    context = multiprocessing.get_context("spawn")
+    reports = context.SimpleQueue()
+    watched, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(count, context, _begin_work, (reports, watched))
     try:
-        while (task := waiting.get()) is not None:
-            trainer.train(task)
-    except FeieError as error:
-        events.put(error)
-    events.put(None)
+        yield pool, reports
+    finally:
+        held.close()  # at once, in the middle of an epoch; all that counts is on the disk
+        watched.close()
+        pool.shutdown(cancel_futures=True)
+        reports.close()
 
 
-def _die_with_parent() -> None:
-    """Leave no orphan that would go on to write into folders that a resumed ablation uses."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+def _told(reports: Any, on_epoch: OnEpoch) -> Iterator[Ended]:
+    """Pass on what workers have reported by now."""
+    while not reports.empty():
+        name, epoch, *ended = reports.get()
+        if ended:
+            yield name, ended[0]
+        else:
+            on_epoch(name, epoch)
+
+
+# In a worker process: what `_begin_work` puts here, `_train` uses.
+_trainer: GroupTrainer
+_reports: Any
+
+
+def _begin_work(reports: Any, watched: Any) -> None:
+    global _trainer, _reports
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    # The parent holds the other end and never writes: what comes is the end of it, or of this grid.
+    threading.Thread(target=_leave_with, args=(watched,), daemon=True).start()
+    _reports, _trainer = reports, GroupTrainer(lambda name, epoch: reports.put((name, epoch)))
+
+
+def _leave_with(watched: Any) -> None:
+    """Leave no orphan that would write into folders that a resumed grid uses."""
+    try:
+        watched.recv()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _train(group: RunGroup) -> None:
+    for name, failure in _trainer.train(group):
+        _reports.put((name, 0, failure))

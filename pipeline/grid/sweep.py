@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
@@ -14,19 +14,18 @@ from typing import Any
 
 import numpy as np
 import yaml
-from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from feie.features.devices import pick_device
-from feie.features.errors import HeadError, UsageError
+from feie.features.errors import UsageError
 from feie.features.plugins import names_file
 from feie.features.store.reader import open_store
 from feie.heads.data.labels import load_labels
-from feie.heads.measures.metrics import known, mean_defined
-from feie.heads.runs.checkpoint import HEAD_JSON
-from feie.heads.runs.files import disk_errors, read_json, write_atomically, write_json
-from feie.pipeline.grid.processes import Task, train_all
-from feie.pipeline.progress import Progress, ProgressCallback, silent
+from feie.heads.runs.files import write_atomically
+from feie.pipeline.grid.grid import grid_folder, place_of, read_training, spread, train_grid
+from feie.pipeline.grid.options import SweepOptions
+from feie.pipeline.grid.processes import RunGroup
+from feie.pipeline.progress import ProgressCallback, silent
 from feie.pipeline.result import Cell, Result, Table, failures
 from feie.pipeline.train.options import TrainHeadOptions, option_names
 
@@ -35,35 +34,6 @@ _FREE = {"store", "labels", "runs", "name", "device", "checkpoint_seconds", "ten
 """Options that change no result, or that are compared by content."""
 _FIXED = _FREE | {"targets", "unmatched"}
 """Options that a grid may not hold."""
-
-
-class SweepOptions(BaseModel):
-    """What a sweep is asked to do.
-
-    Attributes
-    ----------
-    grid : Path
-        YAML: an option of `feie train-head` a line, with the list of its values.
-    base : TrainHeadOptions
-        Everything that the grid does not name. Runs go to ``<runs>/<name>/``; the name is the
-        grid file's by default.
-    jobs : int
-        Processes; on a CPU one a core is best.
-    gpus : tuple of int
-        One process a GPU, runs dealt out in turn.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    grid: Path
-    base: TrainHeadOptions
-    jobs: int = Field(default=1, ge=1)
-    gpus: tuple[int, ...] = ()
-
-    @property
-    def folder(self) -> Path:
-        """Where the runs and the table go."""
-        return self.base.runs / (self.base.name or self.grid.stem)
 
 
 class SweepRow(BaseModel):
@@ -150,30 +120,28 @@ def run(options: SweepOptions, progress: ProgressCallback = silent) -> SweepResu
     }
     for name in {o.device for o in wanted}:
         pick_device(name)
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        try:
-            held = lock.acquire(timeout=0)
-        except Timeout:
-            raise HeadError(f"another sweep works in {folder}; wait, or choose --name") from None
-    with held:
-        _check_plan(folder / PLAN, plan)
-        todo = [o for o in wanted if not (o.runs / str(o.name) / HEAD_JSON).exists()]
-        failed = _train(options, todo, len(wanted), progress)
+    with grid_folder(folder, PLAN, plan, "sweep", "--name", _in_todays_form):
+        done = train_grid(wanted, lambda runs: _share(options, runs), progress)
         rows = _rows(points, wanted)
-        names = [name for name in points[0] if name != "seed"]
-        write_atomically(folder / TABLE, _csv(rows, names))
+        write_atomically(folder / TABLE, _csv(rows, [n for n in points[0] if n != "seed"]))
     return SweepResult(
         out=str(folder),
         rows=rows,
-        trained=len(todo) - len(failed),
-        kept=len(wanted) - len(todo),
-        failed=failed,
+        trained=done.trained,
+        kept=done.kept,
+        failed=done.failed,
         csv=str(folder / TABLE),
         seconds=round(time.monotonic() - clock, 2),
         notes=["chosen on the validation split: score the best one on test once"],
     )
+
+
+def _share(options: SweepOptions, runs: Sequence[TrainHeadOptions]) -> tuple[list[RunGroup], int]:
+    """Let each run have a process or, in turn, a GPU."""
+    if options.gpus:
+        on = [f"cuda:{options.gpus[i % len(options.gpus)]}" for i in range(len(runs))]
+        runs = [o.model_copy(update={"device": d}) for o, d in zip(runs, on, strict=True)]
+    return [RunGroup((o,), False, o.device) for o in runs], len(options.gpus) or options.jobs
 
 
 def read_grid(path: Path) -> list[dict[str, Any]]:
@@ -238,81 +206,26 @@ def _compared(base: TrainHeadOptions, point: Mapping[str, Any]) -> dict[str, Any
     return {k: v for k, v in base.flat().items() if k not in free and k not in point}
 
 
-def _check_plan(path: Path, plan: dict[str, Any]) -> None:
-    if not path.exists():
-        write_json(path, plan)
-        return
-    there = read_json(path)
-    with suppress(ValidationError, TypeError):  # feie 0.1.0 noted the options of all heads
-        there["options"] = _compared(
-            TrainHeadOptions.model_validate(there["options"]), dict.fromkeys(plan["grid"])
-        )
-    if there != plan:
-        old, new = there.get("options", {}), plan["options"]
-        changed = [f"--{k}" for k in {**old, **new} if old.get(k) != new.get(k)]
-        changed += [f"the {k}" for k in ("grid", "store", "labels") if there.get(k) != plan[k]]
-        raise UsageError(
-            f"{path.parent} holds a sweep that differs in {', '.join(changed)}; repeat that one "
-            f"to go on with it, or choose another --name"
-        )
-
-
-def _train(
-    options: SweepOptions, todo: list[TrainHeadOptions], wanted: int, progress: ProgressCallback
-) -> dict[str, str]:
-    """Train what is left; gives the runs that failed, with the reason."""
-    if options.gpus:
-        names = [f"cuda:{gpu}" for gpu in options.gpus]
-        todo = [o.model_copy(update={"device": names[i % len(names)]}) for i, o in enumerate(todo)]
-    epochs = {str(o.name): o.training().epochs for o in todo}
-    folders = {str(o.name): o.runs / str(o.name) for o in todo}
-    done, failed, ended = dict.fromkeys(epochs, 0), dict[str, str](), wanted - len(todo)
-    if ended:
-        message = f"{ended} runs were finished before"
-        progress(Progress("epochs", 0, sum(epochs.values()), message=message))
-
-    def notice(name: str, epoch: int, failure: str) -> None:
-        nonlocal ended
-        done[name], message = max(done[name], epoch), ""
-        if failure:
-            failed[name], message = failure, f"{name} failed: {failure}"
-        elif (folders[name] / HEAD_JSON).exists():
-            ended += 1
-            found = read_json(folders[name] / HEAD_JSON)["training"]["val_pearson"]
-            message = f"{name}: validation Pearson {float('nan') if found is None else found:.3f}"
-        info = {"runs": f"{ended}/{wanted}"}
-        total = sum(epochs.values())
-        progress(Progress("epochs", sum(done.values()), total, info=info, message=message))
-
-    tasks = [Task((o,), False, o.device) for o in todo]
-    if tasks:
-        train_all(tasks, len(options.gpus) or options.jobs, notice)
-    return failed
+def _in_todays_form(plan: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what feie 0.1.0 noted besides: the options of all heads."""
+    with suppress(ValidationError, TypeError, KeyError):
+        base = TrainHeadOptions.model_validate(plan["options"])
+        return {**plan, "options": _compared(base, dict.fromkeys(plan["grid"]))}
+    return plan
 
 
 def _rows(points: list[dict[str, Any]], wanted: list[TrainHeadOptions]) -> list[SweepRow]:
-    groups: dict[str, tuple[dict[str, Any], list[float], list[str]]] = {}
+    groups: dict[str, tuple[dict[str, Any], list[float | None], list[str]]] = {}
     for point, run_ in zip(points, wanted, strict=True):
         setting = {name: value for name, value in point.items() if name != "seed"}
         _, figures, runs = groups.setdefault(repr(setting), (setting, [], []))
-        folder = run_.runs / str(run_.name)
-        if (folder / HEAD_JSON).exists():
-            found = read_json(folder / HEAD_JSON)["training"]["val_pearson"]
-            figures.append(float("nan") if found is None else found)
-            runs.append(str(folder))
+        if (noted := read_training(run_)) is not None:
+            figures.append(noted["val_pearson"])
+            runs.append(str(place_of(run_)))
     rows = []
-    for setting, listed, runs in groups.values():
-        figures_ = np.array(listed, dtype=np.float64)
-        defined = figures_[~np.isnan(figures_)]
-        rows.append(
-            SweepRow(
-                setting=setting,
-                mean=known(mean_defined(figures_)),
-                sd=float(defined.std(ddof=1)) if len(defined) > 1 else None,
-                seeds=len(listed),
-                runs=runs,
-            )
-        )
+    for setting, figures, runs in groups.values():
+        mean, sd = spread(figures)
+        rows.append(SweepRow(setting=setting, mean=mean, sd=sd, seeds=len(figures), runs=runs))
     return sorted(rows, key=lambda row: -np.inf if row.mean is None else row.mean, reverse=True)
 
 

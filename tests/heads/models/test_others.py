@@ -312,7 +312,7 @@ def test_sweep_trains_all_goes_on_and_tabulates(study, tmp_path):
     text = (tmp_path / "grid" / "sweep.csv").read_text().splitlines()
     assert text[0] == "lr,subset,mean,sd,seeds"
     assert len(text) == 5
-    with pytest.raises(UsageError, match="differs in --epochs; repeat that one") as kept:
+    with pytest.raises(UsageError, match="another sweep, which differs in --epochs;") as kept:
         sweep.run(SweepOptions(grid=grid, base=options(study, tmp_path, epochs=4)))
     # A notebook keeps the last error's frames alive: the folder must be free nevertheless.
     assert kept.tb is not None

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -20,7 +21,8 @@ from feie.features.schema import AFFECT
 from feie.features.store.writer import StoreWriter
 from feie.heads.runs.checkpoint import load_head
 from feie.pipeline.grid import ablate
-from feie.pipeline.grid.ablate import AblateOptions
+from feie.pipeline.grid.grid import shared_out
+from feie.pipeline.grid.options import AblateOptions
 from feie.pipeline.grid.tables import TABLES
 from feie.pipeline.train import job as train_head
 
@@ -99,9 +101,14 @@ def test_again_it_trains_nothing_and_more_seeds_only_those(subsets):
     again = ablate.run(given)
     assert (again.trained, again.kept) == (0, 14)
     assert Path(result.csv).read_bytes() == table
-    with pytest.raises(UsageError, match=r"other options \(--epochs\); repeat those"):
+    with pytest.raises(
+        UsageError, match="holds a ablation that differs in --epochs; repeat that one"
+    ):
         ablate.run(given.model_copy(update={"epochs": 3}))
-    with FileLock(given.folder / ".lock"), pytest.raises(HeadError, match="another feie ablate"):
+    with (
+        FileLock(given.folder / ".lock"),
+        pytest.raises(HeadError, match="another ablation works in"),
+    ):
         ablate.run(given)
 
 
@@ -142,7 +149,8 @@ def children(pid):
 def test_killed_with_its_processes_it_goes_on_to_the_same_heads(material, subsets, tmp_path):
     given = options(material, tmp_path / "out", stack="off", jobs=2)
     code = (
-        "import sys; from feie.pipeline.grid.ablate import AblateOptions, run\n"
+        "import sys; from feie.pipeline.grid.ablate import run\n"
+        "from feie.pipeline.grid.options import AblateOptions\n"
         "if __name__ == '__main__': run(AblateOptions.model_validate_json(sys.argv[1]))"
     )
     script = tmp_path / "job.py"
@@ -163,6 +171,38 @@ def test_killed_with_its_processes_it_goes_on_to_the_same_heads(material, subset
     result = ablate.run(given.model_copy(update={"jobs": 1}))
     assert result.trained + result.kept == 14
     assert 2 <= result.kept < 14
+    same_heads(subsets[0].folder, tmp_path / "out")
+
+
+def test_broken_off_in_this_process_its_workers_end_with_it(material, subsets, tmp_path):
+    given = options(material, tmp_path / "out", stack="off", jobs=2)
+
+    def stop(report):
+        if report.info.get("runs") == "2/14":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ablate.run(given, stop)
+    assert not multiprocessing.active_children()
+    result = ablate.run(given)
+    assert (result.trained + result.kept, result.failed) == (14, {})
+    same_heads(subsets[0].folder, tmp_path / "out")
+
+
+def test_a_worker_that_dies_is_told_and_costs_nothing_that_was_done(material, subsets, tmp_path):
+    given = options(material, tmp_path / "out", stack="off", jobs=2)
+    killed = []
+
+    def kill(report):
+        if report.info.get("runs") == "1/14" and not killed:
+            killed.append(multiprocessing.active_children()[0].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    with pytest.raises(HeadError, match=r"a training process died, .*the same command goes on"):
+        ablate.run(given, kill)
+    assert not multiprocessing.active_children()
+    result = ablate.run(given)
+    assert result.kept >= 1
     same_heads(subsets[0].folder, tmp_path / "out")
 
 
@@ -230,16 +270,16 @@ def test_runs_are_shared_out(material, tmp_path, monkeypatch):
     given = options(material, tmp_path, seeds=5, jobs=None, table="architecture")
     todo = [given.run_of(row, seed) for row in TABLES["architecture"] for seed in range(5)]
     cpu = torch.device("cpu")
-    tasks, jobs = ablate._share(given.model_copy(update={"stack": "off"}), todo, cpu)
+    groups, jobs = shared_out(todo, cpu, stack="off")
     assert jobs == len(os.sched_getaffinity(0))
-    assert [len(task.runs) for task in tasks] == [1] * 55
-    assert tasks[0].runs[0].name.startswith("gru256")
-    tasks, _ = ablate._share(given.model_copy(update={"stack": "on", "jobs": 3}), todo, cpu)
-    assert {len(task.runs) for task in tasks} == {1, 2}
+    assert [len(group.runs) for group in groups] == [1] * 55
+    assert groups[0].runs[0].name.startswith("gru256")
+    groups, _ = shared_out(todo, cpu, jobs=3, stack="on")
+    assert {len(group.runs) for group in groups} == {1, 2}
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    tasks, jobs = ablate._share(given, todo, torch.device("cuda"))
-    assert (jobs, {task.stacked for task in tasks}) == (2, {True})
-    assert [(len(t.runs), t.device) for t in tasks[:2]] == [(3, "cuda:0"), (2, "cuda:1")]
-    assert sorted(o.name for t in tasks for o in t.runs) == sorted(o.name for o in todo)
+    groups, jobs = shared_out(todo, torch.device("cuda"))
+    assert (jobs, {group.stacked for group in groups}) == (2, {True})
+    assert [(len(g.runs), g.device) for g in groups[:2]] == [(3, "cuda:0"), (2, "cuda:1")]
+    assert sorted(o.name for g in groups for o in g.runs) == sorted(o.name for o in todo)
     with pytest.raises(UsageError, match="--stack off trains on the CPU only"):
-        ablate._share(given.model_copy(update={"stack": "off"}), todo, torch.device("cuda"))
+        shared_out(todo, torch.device("cuda"), stack="off")

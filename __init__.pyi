@@ -193,7 +193,6 @@ def train_head(
     routing: bool = True,
     l2: float = 0.001953125,
     box: int = 25,
-    code: str,
     loss: Literal["pearson", "ccc", "mse"] = "pearson",
     weights: Sequence[float] = (),
     schedule: Literal["constant", "cosine", "plateau"] = "constant",

@@ -157,10 +157,10 @@ def _gathered(
         if source is None or source.name == "DEFAULT":
             continue
         way, _, of = name.partition("_")
-        if name in options:
-            named[name] = value
-        elif way == "at":
+        if name in options and options[name].flag.argument:
             words += value if isinstance(value, list | tuple) else [value]
+        elif name in options or way == "by":
+            named[name if name in options else of] = value
         else:
             option = options[of]
             _note(f"{option.old_names[int(way[3:])]} is called {option.names[0]} now")
@@ -182,15 +182,13 @@ def _parameters(option: Option) -> Iterator[inspect.Parameter]:
         shown, default = ", ".join(map(str, default)), None
     if kind is bool and default is None:
         default = False
-    about: dict[str, Any] = {"help": option.help, "show_default": shown}
-    about["rich_help_panel"] = flag.panel
-    if option.choice:
-        about["rich_help_panel"] = f"Only with --{option.choice} {' or '.join(option.kinds)}"
+    of = f"Only with --{option.choice} {' or '.join(option.kinds)}" if option.choice else flag.panel
+    about = {"help": option.help, "show_default": shown, "rich_help_panel": of}
     if flag.argument:
         text = f"{option.help} (required)" if option.required else option.help
         place = typer.Argument(metavar=option.name.upper(), help=text, show_default=shown)
         word = list[str] if several else str
-        yield _parameter(f"at_{option.name}", word | None, place, default and str(default))
+        yield _parameter(option.name, word | None, place, default and str(default))
         if not flag.names:
             return
         about |= {"help": f"The same, by name: {option.name.upper()}.", "show_default": False}
@@ -200,7 +198,8 @@ def _parameters(option: Option) -> Iterator[inspect.Parameter]:
     plain = kind if kind is bool or default is not None else kind | None
     if option.required and not flag.argument and not option.old_names:
         plain, default = kind, inspect.Parameter.empty
-    yield _parameter(option.name, plain, typer.Option(*names, **about), default)
+    typed_as = f"by_{option.name}" if flag.argument else option.name
+    yield _parameter(typed_as, plain, typer.Option(*names, **about), default)
     for number, name in enumerate(option.old_names):
         old = typer.Option(name, hidden=True)
         yield _parameter(f"old{number}_{option.name}", kind | None, old, None)

@@ -212,7 +212,7 @@ def options_of(model: type[BaseModel]) -> dict[str, Option]:
         found[name] = Option(name, field, flag_of(field), Literal[kinds], first)
         for kind, member in members.items():
             for option in options_of(member).values():
-                if option.name == field.discriminator:
+                if option.name == field.discriminator or option.flag.hidden:
                     continue
                 before = found.get(option.name, option)
                 if before is not option and before.choice != name:

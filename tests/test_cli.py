@@ -104,7 +104,8 @@ def test_defaults_are_those_of_python(command):
             assert same or ours[option].flag.default in (default, theirs[option].flag.default)
     for option in ours.values():
         if not option.flag.hidden and (option.flag.names or not option.flag.argument):
-            shown = _typed(command)[option.name].default
+            by_name = f"by_{option.name}" if option.flag.argument else option.name
+            shown = _typed(command)[by_name].default
             assert shown in (None, False, option.default) or str(shown) == str(option.default)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from feie.features.errors import HeadError, UsageError
 from feie.features.store.reader import open_store
@@ -36,6 +36,7 @@ from feie.heads.runs.files import disk_errors, read_json, write_atomically, writ
 from feie.heads.runs.fusion import MOST_HEADS, Weighting, choose_weights, weight_range
 from feie.heads.runs.run import MEMBERS, Member, Run, load_run, save_fusion
 from feie.heads.runs.stores import faceless_notes, predict_videos, stores_of
+from feie.pipeline.options import Options
 from feie.pipeline.progress import Progress, ProgressCallback, silent
 from feie.pipeline.provenance import library_versions
 from feie.pipeline.result import Cell, Result, Table
@@ -49,7 +50,7 @@ _OF_FUSION = {"store", "subset", "runs", "name", "resume", "unmatched"}
 """Options that are the fusion's own; with finished runs no other means anything."""
 
 
-class TrainFusionOptions(BaseModel):
+class TrainFusionOptions(Options):
     """What a late fusion is asked to do.
 
     Attributes
@@ -67,8 +68,6 @@ class TrainFusionOptions(BaseModel):
     resume : Path or None
         A fusion that was begun; everything else is its own.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     base: TrainHeadOptions = TrainHeadOptions()
     stores: tuple[str, ...] = ()

@@ -86,15 +86,15 @@ def misunderstood(words: list[str]) -> str:
     words = [w for before, w in pairwise(["", *words]) if w != "…" or before.startswith("--")]
     if any(word in (">", "<", ">>") for word in words):
         words = words[: next(i for i, word in enumerate(words) if word in (">", "<", ">>"))]
-    known = command_line().commands
     if not words or words[0] in ("--help", "--version"):
         return ""
-    if words[0] not in known:
+    command = command_line().get_command(None, words[0])
+    if command is None:
         return f"there is no command {words[0]}"
     if "--help" in words:
         return ""
     try:
-        known[words[0]].make_context(words[0], list(words[1:]))
+        command.make_context(words[0], list(words[1:]))
     except Exception as error:  # typer brings a click of its own, of which these are
         if not hasattr(error, "format_message"):
             raise
@@ -208,3 +208,24 @@ def test_the_harness_sees_what_is_wrong():
     assert misunderstood(["extract", "--videos", "v", "…"]) == ""
     assert misunderstood(["extract"]) == ""  # a page may name a command without its arguments
     assert misunderstood(["evaluate", "--run", "…", "--split", "test"]) == ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_every_option_that_is_named_is_one_by_its_present_name(page):
+    """In inline code: `--flag` is a name that some command shows in its help."""
+    from feie.pipeline.jobs import COMMANDS, command_model
+    from feie.pipeline.options import options_of
+
+    known = {"--help", "--version", "--json", "--rounds"}  # the last is of the benches
+    for command in COMMANDS:
+        for option in options_of(command_model(command)).values():
+            known |= set() if option.flag.hidden else {*option.names}
+            known |= {f"--no-{name[2:]}" for name in option.names if option.default is True}
+    text = _BLOCK.sub("", page.read_text())
+    named = {
+        flag
+        for code in re.findall(r"`([^`]+)`", text)
+        if not re.match(r"(?!feie )[\w.-]+ .*--|--\w+[\w-]*\.", code)  # of another program
+        for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", code)
+    }
+    assert named - known == set()

@@ -16,7 +16,7 @@ from typing import Any
 # before their first import; every process that may import it imports this first.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "FeieError": "feie.features.errors",

@@ -151,7 +151,7 @@ def _gathered(
     """Give what was typed, by option; defaults are the model's business."""
     from feie.pipeline.options import gathered
 
-    named, older, words = {}, {}, []
+    named, older, words = {}, {}, list[str]()
     for name, value in typed.items():
         source = ctx.get_parameter_source(name)
         if source is None or source.name == "DEFAULT":
@@ -183,7 +183,7 @@ def _parameters(option: Option) -> Iterator[inspect.Parameter]:
     if kind is bool and default is None:
         default = False
     of = f"Only with --{option.choice} {' or '.join(option.kinds)}" if option.choice else flag.panel
-    about = {"help": option.help, "show_default": shown, "rich_help_panel": of}
+    about: dict[str, Any] = {"help": option.help, "show_default": shown, "rich_help_panel": of}
     if flag.argument:
         text = f"{option.help} (required)" if option.required else option.help
         place = typer.Argument(metavar=option.name.upper(), help=text, show_default=shown)

@@ -118,8 +118,8 @@ def find_detector(made: Mapping[str, Any], specs: Iterable[str] = ()) -> str:
     """
     parts = [{"name": made["name"].split(",")[0], "sha256": made["sha256"]}]
     parts += made.get("fallback", ())
-    found = [_find(part, [one for spec in specs for one in spec.split(",")]) for part in parts]
-    return ",".join(found)
+    asked = [one.strip() for spec in specs for one in spec.split(",")]
+    return ",".join(_find(part, asked) for part in parts)
 
 
 def _find(part: Mapping[str, Any], specs: Sequence[str]) -> str:
@@ -127,11 +127,11 @@ def _find(part: Mapping[str, Any], specs: Sequence[str]) -> str:
     packs = [f"scrfd:{pack}" for pack in scrfd.MODEL_PACKS] if kind == "scrfd" else []
     for spec in (*specs, DEFAULT_DETECTOR, kind, *packs):
         try:
-            there = _describe(spec.strip(), DetectOptions())
+            there = _describe(spec, DetectOptions())
         except FeieError:
             continue
         if (there["name"], there["sha256"]) == (part["name"], part["sha256"]):
-            return spec.strip()
+            return spec
     file = f"{stem}.onnx of sha256 {part['sha256'][:16]}…"
     raise MissingWeightsError(
         f"the store was made with the detector {part['name']}, which is not here: name its {file} "

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from feie.features.errors import FeieError
-from feie.features.faces.detectors import DetectOptions, describe_detector
-from feie.features.faces.scrfd import MODEL_PACKS
+from feie.features.errors import FeieError, MissingWeightsError
+from feie.features.faces.detectors import DetectOptions, describe_detector, find_detector
 from feie.pipeline.engine.options import ExtractOptions
 
 
@@ -38,19 +37,16 @@ def own_detector(provenance: Mapping[str, Any]) -> str | None:
     Returns
     -------
     str or None
-        What `--detector` would have to say; None where the store needed none so far, where it is
-        the default, and where its weights are not found.
+        What `--detector` would have to say; None where the store needed none so far, and where
+        its weights are not found.
     """
-    wanted = (provenance.get("detector") or {}).get("sha256")
-    if wanted is None:
+    made = provenance.get("detector")
+    if not made:
         return None
-    for spec in (None, *_named(provenance), *(f"scrfd:{pack}" for pack in MODEL_PACKS), "yunet"):
-        try:
-            if describe_detector(spec)["sha256"] == wanted:
-                return spec
-        except FeieError:
-            continue
-    return None
+    try:
+        return find_detector(made, _named(provenance))
+    except MissingWeightsError:
+        return None
 
 
 def _named(provenance: Mapping[str, Any]) -> Iterator[str]:

@@ -27,15 +27,15 @@ def _subsets(value: object) -> object:
 class TrainHeadCommand(TrainHeadOptions):
     """Options of one head, and of the jobs that train several."""
 
-    store: Annotated[  # type: ignore[assignment]
+    store: Annotated[
         tuple[str, ...],
         Field(
             description="The store, a path or fsspec URL; where several are given, one head is "
             "trained on each, and the heads are fused."
         ),
         Flag(names=("--store",), argument=True, default="features.zarr"),
-    ] = ()
-    subset: Annotated[  # type: ignore[assignment]
+    ] = ()  # type: ignore[assignment]
+    subset: Annotated[
         tuple[tuple[str, ...], ...],
         BeforeValidator(_subsets),
         Field(
@@ -43,7 +43,7 @@ class TrainHeadCommand(TrainHeadOptions):
             "several."
         ),
         Flag(typed=list[str], default="all of the store"),
-    ] = ()
+    ] = ()  # type: ignore[assignment]
     sweep: Annotated[
         Path | None,
         Field(description="YAML grid, e.g. `lr: [0.001, 0.003]`: train every point of it."),
@@ -95,7 +95,7 @@ def run(options: TrainHeadCommand, progress: ProgressCallback = silent) -> Resul
                 base=TrainHeadOptions(**_without(options.one(), "resume")),
                 stores=options.store,
                 subsets=options.subset,
-                fuse=[find_run(run, options.runs) for run in options.fuse],
+                fuse=tuple(find_run(run, options.runs) for run in options.fuse),
                 weighting=options.fusion_weights,
                 resume=options.resume,
             ),

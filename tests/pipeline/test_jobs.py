@@ -97,8 +97,8 @@ def test_a_head_from_python(example_folder, tmp_path):
 
 
 def test_jobs_know_only_jobs():
-    with pytest.raises(KeyError):
-        job("nothing")
+    with pytest.raises(UsageError, match="there is no job 'trian_head'; did you mean 'train_head'"):
+        job("trian_head")
 
 
 def test_the_page_about_it(project, example_folder, tmp_path, monkeypatch):

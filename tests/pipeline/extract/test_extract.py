@@ -168,9 +168,20 @@ def test_raw_video_needs_nothing_but_feie(raw, tmp_path, untrained, monkeypatch)
     assert np.diff(x) == pytest.approx(4, abs=1.5)
     assert store.provenance["detector"] == describe_detector()
     assert check_store(tmp_path / "s.zarr") == []
-    (raw.parent / "empty.mp4").touch()
     with pytest.raises(StoreMismatchError, match=r"detector name = 'yunet\+onet'"):
         run(raw.parent, tmp_path / "s.zarr", untrained, detector="yunet")
+
+
+def test_a_continued_store_keeps_its_own_detector(raw, tmp_path, untrained):
+    """YuNet alone, not feie's finder, whose first half has the same weights."""
+    run(raw, tmp_path / "s.zarr", untrained, detector="yunet")
+    shutil.copy(raw, raw.with_name("again.mp4"))
+    assert run(raw.parent, tmp_path / "s.zarr", untrained).extracted == 1
+    store = open_store(tmp_path / "s.zarr")
+    assert store.provenance["detector"]["name"] == "yunet:face_detection_yunet_2023mar"
+    np.testing.assert_array_equal(store["again"].landmarks, store["moving"].landmarks)
+    with pytest.raises(StoreMismatchError, match="detector name"):
+        run(raw.parent, tmp_path / "s.zarr", untrained, detector="auto")
 
 
 def test_a_smoothed_store_says_so_and_another_window_is_refused(raw, tmp_path, untrained):

@@ -38,6 +38,14 @@ def new_name(path: Path) -> Path:
     return path.with_name(f".{path.name[:50]}.{secrets.token_hex(16)}.partial")
 
 
+def remove_partials(path: Path) -> None:
+    """Delete what killed writers of a file left beside it; nobody may be writing it now."""
+    start = f".{path.name[:50]}."
+    for found in path.parent.iterdir():
+        if found.name.startswith(start) and is_partial(found.name):
+            found.unlink(missing_ok=True)
+
+
 def new_file(path: Path, buffering: int = -1) -> IO[bytes]:
     """Open a file that must not be there yet, for writing and reading; a link is there, too.
 

@@ -54,9 +54,11 @@ def test_every_module_is_in_it(names, project):
 
 
 def test_the_data_that_runs_need_is_in_it(names, project):
-    wanted = {"feie/__init__.pyi", "feie/py.typed", "feie/features/SPEC.md"}
+    wanted = {"feie/py.typed", "feie/features/SPEC.md"}
+    stubs = (p.relative_to(project) for p in project.rglob("__init__.pyi"))
+    wanted |= {f"feie/{p.as_posix()}" for p in stubs if p.parts[0] not in ("build", ".venv")}
     weights = project / "features" / "extractors" / "weights"
-    kept = [p for p in weights.iterdir() if p.suffix in {".safetensors", ".md", ".yaml", ".json"}]
+    kept = [p for p in weights.iterdir() if p.suffix in {".safetensors", ".md", ".yaml", ".json", ".png"}]
     wanted |= {f"feie/features/extractors/weights/{p.name}" for p in kept}
     configs = (project / "features" / "mma" / "configs").glob("*.yaml")
     wanted |= {f"feie/features/mma/configs/{p.name}" for p in configs}

@@ -23,6 +23,7 @@ from feie.features.files import (
     read_json,
     refuse_link,
     refuse_links,
+    remove_partials,
     sync_directory,
     write_whole,
 )
@@ -170,6 +171,8 @@ def dump_file(store: Store, plan: DumpPlan, known: OneFile, out: Path, pace: Pac
         with working_folder(work, out):
             for left in work.glob(f"*{known.suffix}"):  # of a dump that was killed
                 left.unlink()
+            for path in (sheet, beside):
+                remove_partials(path)
             partial = work / f"{secrets.token_hex(16)}{known.suffix}"
             try:
                 write_file(store, plan, known, partial, pace)

@@ -166,7 +166,7 @@ def test_a_package_offers_both_under_short_names(page, folder, monkeypatch, tmp_
             sys.modules.pop(name, None)
     monkeypatch.undo()
     with pytest.raises(
-        ValueError, match="no such head: give one of mrnn, stat-linear, stat-mlp, or"
+        ValueError, match="no such head: give one of mrnn, stat-linear, stat-mlp, frame-va, or"
     ):
         TrainHeadOptions(head="attention")
 

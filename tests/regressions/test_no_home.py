@@ -51,10 +51,9 @@ def test_every_kind_of_command(feie, tmp_path):
         assert code == 2
         assert "no home folder is known: set HOME" in said
     extract = ("extract", "v", "--faces", "detect", "--store", "s.zarr")
-    for detector, word in (("scrfd", "scrfd:FILE"), ("yunet", "feie models fetch yunet")):
-        code, said = feie(*extract, "--detector", detector)
-        assert code == 2
-        assert word in said
+    code, said = feie(*extract, "--detector", "scrfd")
+    assert code == 2
+    assert "scrfd:FILE" in said
     code, said = feie(*extract, "--extractor", "mt-emotieffnet")
     assert code == 2
     assert "mt-emotieffnet" in said

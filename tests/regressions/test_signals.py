@@ -18,12 +18,19 @@ from feie.pipeline.stopping import Stopped, exit_code, stoppable
 FEIE = [sys.executable, "-c", "from feie.cli import app; app()"]
 
 
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory, clip):
+    """Two short videos, then ones that are not done when a signal comes."""
+    root = tmp_path_factory.mktemp("videos")
+    for i in range(6):
+        clip(root / f"{i}.mp4", 20 if i < 2 else 4_000, seed=i)
+    return root
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
-def test_what_is_finished_is_committed(tmp_path, clip, untrained, number, code):
-    for i in range(6):
-        clip(tmp_path / "v" / f"{i}.mp4", 20 if i < 2 else 900, seed=i)
-    command = [*FEIE, "extract", tmp_path / "v", tmp_path / "s.zarr", "--threads", "1"]
+def test_what_is_finished_is_committed(tmp_path, videos, untrained, number, code):
+    command = [*FEIE, "extract", videos, tmp_path / "s.zarr", "--threads", "1"]
     # Nothing is committed before the end: what the store holds then, the signal has put there.
     command += ["--extractor", untrained, "--commit-seconds", "1000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -502,7 +502,7 @@ def test_faces_of_a_pack_are_brought_to_its_size(tmp_path):
     with h5py.File(tmp_path / "pack.h5", "w") as pack:
         pack["images"] = faces
         pack["expression"] = np.array([columns[i] for i in top], dtype=h5py.string_dtype())
-    options = EvaluateMmaOptions(data=tmp_path / "pack.h5", weights=spec, repeats=10)
+    options = EvaluateMmaOptions(data=tmp_path / "pack.h5", extractor=spec, repeats=10)
     scored = evaluate_mma.run(options)
     assert (scored.extractor, scored.n, scored.accuracy) == ("small", 12, 1.0)
 

@@ -85,7 +85,7 @@ def test_contempt_is_learnt_where_it_is_an_output(data: Path, weights: Path) -> 
     assert scores.au_f1_mean is None
     assert scores.ccc_valence is not None
     assert scores.ccc_valence > 0.5
-    bundled = evaluate_mma.run(options.model_copy(update={"weights": "mma-lite"}))
+    bundled = evaluate_mma.run(options.model_copy(update={"extractor": "mma-lite"}))
     assert bundled.outside == {"contempt": 6}
     assert bundled.n_expression == len(LABELS) - 6
     assert "contempt" not in bundled.confusion

@@ -181,7 +181,9 @@ def test_commands_read_at_an_address(web, folder, tmp_path, monkeypatch):
     trained = run("train-head", "--store", url, "--labels", folder / "labels.csv", "--epochs", 1,
                   "--width", 4, "--t", 50, "--json")  # fmt: skip
     assert trained.exit_code == 0, trained.output
-    scored = run("evaluate", "--json")  # the run knows the address
+    refused = run("evaluate")  # an address in a file is not contacted unasked
+    assert (refused.exit_code, url in refused.output) == (2, True)
+    scored = run("evaluate", "--store", url, "--json")
     assert scored.exit_code == 0, scored.output
     assert json.loads(scored.stdout)["store"] == url
     assert run("predict", "--store", url, "--out", "p.csv").exit_code == 0

@@ -27,7 +27,13 @@ from feie.features.synthetic.expressions import (
     draw_affect,
     prototype,
 )
-from feie.features.synthetic.ict import FaceMesh, Part, load_ict, normals_operator, vertex_normals
+from feie.features.synthetic.ict import (
+    FaceMesh,
+    MeshPart,
+    load_ict,
+    normals_operator,
+    vertex_normals,
+)
 from feie.features.synthetic.light import Light, Lighting
 from feie.features.synthetic.person import make_person
 from feie.features.synthetic.raster import rasterise
@@ -54,10 +60,15 @@ def mask() -> FaceMesh:
     """A made-up face: a dome with two eye caps, a lash each, and deltas of the right names."""
     rng = np.random.default_rng(3)
     parts = [
-        (Part.FACE, np.linspace(-8, 8, 17), np.linspace(-9, 12, 22), lambda x, y: 12 - x**2 / 15),
-        (Part.EYE, np.linspace(-4, -2, 5), np.linspace(3, 5, 5), lambda x, y: 12.5 + 0 * x),
-        (Part.EYE, np.linspace(2, 4, 5), np.linspace(3, 5, 5), lambda x, y: 12.5 + 0 * x),
-        (Part.LASHES, np.linspace(-4, -2, 3), np.linspace(5, 5.5, 2), lambda x, y: 13 + 0 * x),
+        (
+            MeshPart.FACE,
+            np.linspace(-8, 8, 17),
+            np.linspace(-9, 12, 22),
+            lambda x, y: 12 - x**2 / 15,
+        ),
+        (MeshPart.EYE, np.linspace(-4, -2, 5), np.linspace(3, 5, 5), lambda x, y: 12.5 + 0 * x),
+        (MeshPart.EYE, np.linspace(2, 4, 5), np.linspace(3, 5, 5), lambda x, y: 12.5 + 0 * x),
+        (MeshPart.LASHES, np.linspace(-4, -2, 3), np.linspace(5, 5.5, 2), lambda x, y: 13 + 0 * x),
     ]
     points, triangles, part, spans, first = [], [], [], [], 0
     for kind, xs, ys, height in parts:

@@ -232,15 +232,15 @@ def test_two_extractions_on_one_store(tmp_path, untrained, clip, settings):
 def test_a_full_disk_in_mid_run_and_the_way_on(tmp_path, untrained, clip, monkeypatch):
     for i in range(6):
         clip(tmp_path / "v" / f"{i}.mp4", 5, seed=i)
-    real = durable._write_durably
+    real = durable.write_whole
     writes = iter(range(10_000))
 
-    def until_the_disk_is_full(path, value):
+    def until_the_disk_is_full(path, value, **how):
         if next(writes) > 150:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        real(path, value)
+        real(path, value, **how)
 
-    monkeypatch.setattr(durable, "_write_durably", until_the_disk_is_full)
+    monkeypatch.setattr(durable, "write_whole", until_the_disk_is_full)
     options = {"isolate": False, "commit_videos": 1}
     with pytest.raises(StoreError, match="disk is full"):
         run(tmp_path / "v", tmp_path / "s.zarr", untrained, **options)

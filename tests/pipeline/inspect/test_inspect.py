@@ -276,6 +276,7 @@ def test_faces_come_from_the_frames_that_the_rows_were_made_of(tmp_path, setting
     made.time[:] = list(frames)
     made.landmarks[:] = ARCFACE_TEMPLATE
     made.size = path.stat().st_size
+    made.width = made.height = 112
     session = {**settings.session, "arguments": {"videos": str(tmp_path / "v")}}
     with StoreWriter(tmp_path / "s.zarr", replace(settings, session=session)) as writer:
         writer.append(made)
@@ -350,7 +351,7 @@ def test_no_id_leaves_the_folder_or_takes_the_place_of_another(ids):
     [
         (["c"], "'c'"),
         (["broken"], "ends early"),
-        ([], "--html"),
+        ([], "--out FILE.html"),
         (["a/*", "--out", "p.png"], "folder"),
         (["a/1", "--out", "p.jpg"], ".svg"),
         (["a/1", "--from", "2", "--to", "1"], "--from 2"),

@@ -350,7 +350,7 @@ def test_no_id_leaves_the_folder_or_takes_the_place_of_another(ids):
     [
         (["c"], "'c'"),
         (["broken"], "ends early"),
-        ([], "--html"),
+        ([], "--out FILE.html"),
         (["a/*", "--out", "p.png"], "folder"),
         (["a/1", "--out", "p.jpg"], ".svg"),
         (["a/1", "--from", "2", "--to", "1"], "--from 2"),

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from feie.features.errors import LabelError, UsageError
+from feie.features.errors import HeadError, LabelError, UsageError
 from feie.features.text import counted
 from feie.heads.data.labels import ID_NAMES, find_column, normalise_id
 from feie.heads.data.tables import read_table
@@ -20,7 +21,8 @@ from feie.pipeline.evaluate import job as evaluate
 from feie.pipeline.evaluate.options import EvaluateOptions
 from feie.pipeline.study import cross_validate
 from feie.pipeline.study.options import CompareOptions
-from feie.pipeline.train.run import OPTIONS, stored_options
+from feie.pipeline.train.options import TrainHeadOptions
+from feie.pipeline.train.run import OPTIONS
 
 _APART = {"seed", "name", "runs", "store", "labels", "device", "resume", "checkpoint_seconds"}
 """Options in which runs may differ without being other heads."""
@@ -177,7 +179,11 @@ def _of_run(folder: Path, options: CompareOptions) -> Candidate:
 
 
 def _options_of(folder: Path) -> dict[str, Any] | None:
-    return stored_options(folder).flat() if (folder / OPTIONS).exists() else None
+    try:
+        noted = read_json(folder / OPTIONS)["options"]
+        return TrainHeadOptions.model_validate(noted).flat()
+    except (HeadError, KeyError, TypeError, ValidationError):  # a fusion, or of another version
+        return None
 
 
 def other_options(one: Candidate, other: Candidate) -> list[str]:

@@ -149,10 +149,17 @@ class CrossValidateResult(Result):
         title = f"{self.out}: {counted(self.videos, 'video')}{f' of {drawn}' if drawn else ''}"
         chosen = any(fold.chosen for fold in self.folds)
         by_fold: list[tuple[Cell, ...]] = [
-            (f.name, f.videos, f.persons, f.mean_pearson, *([_words(f.chosen)] if chosen else []))
+            (
+                f.name,
+                f.videos,
+                *([f.persons] if self.by_person else []),
+                f.mean_pearson,
+                *([_words(f.chosen)] if chosen else []),
+            )
             for f in self.folds
         ]
-        names = ("fold", "videos", "persons", "mean Pearson", *(["chosen"] if chosen else []))
+        persons = ["persons"] if self.by_person else []
+        names = ("fold", "videos", *persons, "mean Pearson", *(["chosen"] if chosen else []))
         return [Table(title, columns, rows, [means]), Table("left out in turn", names, by_fold)]
 
     def _over_folds(self, name: str) -> str:

@@ -34,6 +34,8 @@ from feie.pipeline.progress import ProgressCallback
 from feie.pipeline.stores.info import InfoResult
 from feie.pipeline.stores.merge import MergeResult
 from feie.pipeline.stores.verify import VerifyResult
+from feie.pipeline.study.compare import CompareResult
+from feie.pipeline.study.cross_validate import CrossValidateResult
 from feie.pipeline.train.fusion import TrainFusionResult
 from feie.pipeline.train.options import TrainHeadOptions
 from feie.pipeline.train.result import TrainHeadResult
@@ -330,6 +332,68 @@ def ablate(
     progress: ProgressCallback = ...,
 ) -> AblateResult:
     """Train what is not yet trained of a table, and write the table."""
+
+def cross_validate(
+    *,
+    store: str | Path = "features.zarr",
+    labels: str | Path = "labels.csv",
+    subset: Sequence[str] | None = None,
+    targets: Sequence[str] = (),
+    missing_label: Sequence[float] = (),
+    runs: str | Path = "runs",
+    name: str | None = None,
+    seed: int = 0,
+    preset: Literal["default", "paper", "stat"] = "default",
+    head: Literal["mrnn", "stat-linear", "stat-mlp", "frame-va", "plugin"] = "mrnn",
+    cell: Literal["gru", "lstm"] = "gru",
+    layers: int = 1,
+    width: int = 128,
+    dense: int = 32,
+    mask: bool = True,
+    routing: bool = True,
+    l2: float = 0.001953125,
+    box: int = 25,
+    loss: Literal["pearson", "ccc", "mse"] = "pearson",
+    weights: Sequence[float] = (),
+    schedule: Literal["constant", "cosine", "plateau"] = "constant",
+    lr: float | None = None,
+    batch: int | None = None,
+    epochs: int | None = None,
+    patience: int | None = None,
+    clip: float | None = None,
+    t: int = 480,
+    frame_stride: int = 1,
+    missing: Literal["drop", "hold", "zero", "interpolate"] = "drop",
+    long: Literal["uniform", "head"] = "uniform",
+    space: Literal["prob", "logit"] = "prob",
+    unmatched: float = 0.05,
+    checkpoint_seconds: float = 20.0,
+    device: str = "auto",
+    tensorboard: bool = False,
+    resume: str | Path | None = None,
+    folds: str = "5",
+    fold_seed: int = 0,
+    seeds: int = 1,
+    choose: Sequence[str] = (),
+    out: str | Path = "cross-validation",
+    stack: Literal["auto", "on", "off"] = "auto",
+    jobs: int | None = None,
+    progress: ProgressCallback = ...,
+) -> CrossValidateResult:
+    """Leave each fold out in turn, train on the others, and score what is predicted of it."""
+
+def compare(
+    *,
+    runs: Sequence[str | Path],
+    labels: str | Path | None = None,
+    missing_label: Sequence[float] = (),
+    split: Literal["train", "val", "test"] = "val",
+    unmatched: float = 0.05,
+    head: Sequence[str] = (),
+    out: str | Path | None = None,
+    progress: ProgressCallback = ...,
+) -> CompareResult:
+    """Compare each with the first, by a paired bootstrap on the same videos and labels."""
 
 def train_mma(
     *,

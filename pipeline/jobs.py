@@ -242,6 +242,32 @@ JOBS: dict[str, Job] = {
 
         Example: `feie ablate --table subsets --seeds 5`""",
     ),
+    "cross_validate": Job(
+        run="study.cross_validate",
+        options="study.options:CrossValidateOptions",
+        command="cross-validate",
+        panel="Stage two",
+        again=_GOES_ON,
+        about="""Leave persons out in turn, train on the others, and score what is predicted.
+
+        Where the labels have a column `subject`, no person stands on both sides of a fold. Epochs,
+        and what `--choose` names, are chosen by a validation part of the other folds. The same
+        command continues after a crash. Every run is one of `feie train-head`.
+
+        Example: `feie cross-validate --folds 5 --seeds 3`""",
+    ),
+    "compare": Job(
+        run="study.compare",
+        options="study.options:CompareOptions",
+        command="compare",
+        panel="Stage two",
+        about="""Tell which differences in Pearson are more than chance, and which are not.
+
+        Runs, cross-validations and CSV files of predictions are compared with the first of them by
+        a paired bootstrap over persons (or videos); p-values are corrected for their number (Holm).
+
+        Example: `feie compare cross-validation other-cross-validation`""",
+    ),
     "train_mma": Job(
         run="extractor.train_mma",
         options="extractor.options:TrainMmaOptions",

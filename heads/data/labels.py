@@ -19,9 +19,9 @@ from feie.heads.data.challenges import read_labels_at
 from feie.heads.data.tables import BLANKS, Table
 
 ID_NAMES = ("id", "videoid", "fileid", "filename", "video", "file", "name", "clip")
-SPLIT_NAMES = ("split", "partition", "subset", "fold", "set")
-_SUBJECT_NAMES = ("subject", "subjectid", "participant", "participantid", "person", "personid",
-                  "identity", "speaker", "speakerid")  # fmt: skip
+SPLIT_NAMES = ("split", "partition", "subset", "set", "fold")
+SUBJECT_NAMES = ("subject", "subjectid", "participant", "participantid", "person", "personid",
+                 "identity", "speaker", "speakerid")  # fmt: skip
 _OTHER_KNOWN = ("age", "gender", "sex", "country", "fps", "frames", "nframes", "numframes",
                 "length", "duration", "seed", "width", "height", "index", "")  # fmt: skip
 _LEFT_BY_PANDAS = re.compile(r"(unnamed|level)[0-9]+")
@@ -180,9 +180,13 @@ def load_labels(
             f"(its columns: {', '.join(table.columns)}{_headless(table.columns)})"
         )
     ids = _ids(read, table[id_column])
-    split_column, subject_column = _find(names, SPLIT_NAMES), _find(names, _SUBJECT_NAMES)
+    split_column, subject_column = _find(names, SPLIT_NAMES), _find(names, SUBJECT_NAMES)
+    if split_column is not None and names[split_column] == "fold":
+        cells = {str(cell).lower() for cell in table[split_column]}
+        if not cells <= set(_SPLITS):  # the folds of a cross-validation, which are no split
+            split_column = None
     taken = {id_column, split_column, subject_column}
-    known = {*ID_NAMES, *SPLIT_NAMES, *_SUBJECT_NAMES, *_OTHER_KNOWN}
+    known = {*ID_NAMES, *SPLIT_NAMES, *SUBJECT_NAMES, *_OTHER_KNOWN}
     rest = [
         c for c in table.columns
         if c not in taken and names[c] not in known and not _LEFT_BY_PANDAS.fullmatch(names[c])

@@ -228,6 +228,26 @@ def two_sided(samples: Array) -> float:
     return float(min(1.0, 2 * max(min(sides), 1 / len(defined))))
 
 
+def holm(p_values: Array) -> Array:
+    """Correct p-values for their number (Holm 1979); NaN stays NaN and does not count.
+
+    Parameters
+    ----------
+    p_values : ndarray, any shape
+
+    Returns
+    -------
+    ndarray of the same shape
+        The k-th smallest of m is multiplied by m - k + 1, and none is below a smaller one.
+    """
+    flat = p_values.ravel()
+    order = np.argsort(flat)[: int((~np.isnan(flat)).sum())]  # NaN sorts last
+    steps = flat[order] * np.arange(len(order), 0, -1)
+    out = np.full(len(flat), np.nan)
+    out[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return out.reshape(p_values.shape)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """How much better one prediction is than another of the same units.

@@ -68,6 +68,11 @@ class Detector(Protocol):
         """Everything but the weights that changes numbers, in JSON types."""
         ...
 
+    @property
+    def refresh(self) -> int:
+        """Frames in a row for which `follow` may be believed before a full search; 0: any."""
+        ...
+
     def detect(self, rgb: Image) -> Faces:
         """Find the faces of a (h, w, 3) uint8 frame; safe to call from several threads."""
         ...
@@ -141,6 +146,8 @@ class ScaledDetector(ABC):
     options : DetectOptions
         How to search.
     """
+
+    refresh = 0
 
     def __init__(self, name: str, sha256: str, options: DetectOptions) -> None:
         self.name = name

@@ -34,6 +34,7 @@ class Fallback:
         self._detectors = tuple(detectors)
         self.name = ",".join(detector.name for detector in detectors)
         self.sha256 = detectors[0].sha256
+        self.refresh = detectors[0].refresh
         self.rescued = 0
 
     @property

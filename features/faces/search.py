@@ -78,7 +78,8 @@ class Search:
         """Find the main face of the next frame: around its last place, else anywhere."""
         if image is None:
             return self._pick(Faces.none())
-        if (box := self._main.box) is not None:
+        due = 0 < self._detector.refresh <= self._main.followed
+        if (box := self._main.box) is not None and not due:
             near = self._taken(self._detector.follow(image, self._place(box, image)), image)
             if (kept := self._main.keep(near)) is not None:
                 return _one(near, kept)

@@ -31,6 +31,8 @@ class MainFace:
     def __init__(self) -> None:
         self._box: NDArray[np.float32] | None = None
         self._absent = 0
+        self.followed = 0
+        """Frames in a row in which the face was looked for around its last place only."""
 
     @property
     def box(self) -> NDArray[np.float32] | None:
@@ -50,6 +52,7 @@ class MainFace:
         if overlap[best] < _SAME:
             return None
         self._box = faces.bbox[best]
+        self.followed += 1
         return best
 
     def miss(self, frames: int) -> None:
@@ -66,6 +69,7 @@ class MainFace:
         width, height : int
             Of the frame, px.
         """
+        self.followed = 0
         chosen = self._choose(faces, width, height)
         if chosen is None:
             self._absent += 1

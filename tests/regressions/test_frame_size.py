@@ -19,6 +19,7 @@ class Bright:
     """Finds the one bright patch of a frame; looks around the last place only when asked to."""
 
     name, sha256, options = "bright", "0" * 64, {}
+    refresh = 0
 
     def __init__(self) -> None:
         self.whole = 0

@@ -212,6 +212,7 @@ class Fixed:
     """A detector that finds one face, always at the same place."""
 
     name, sha256, options = "fixed", "0" * 64, {}
+    refresh = 0
 
     def __init__(self, box: tuple[float, ...]) -> None:
         self._box = box

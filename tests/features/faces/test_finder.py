@@ -17,7 +17,7 @@ from feie.features.errors import MissingWeightsError, UsageError
 from feie.features.faces import bundled
 from feie.features.faces.align import ARCFACE_TEMPLATE
 from feie.features.faces.bundled import BUNDLED, ONET, YUNET, read_bundled
-from feie.features.faces.detection import DetectOptions, Faces
+from feie.features.faces.detection import DetectOptions, Faces, iou
 from feie.features.faces.detectors import (
     absolute_detector,
     describe_detector,
@@ -146,7 +146,7 @@ def face() -> tuple[np.ndarray, np.ndarray]:
 
 def test_landmarks_move_scale_and_mirror_with_the_picture(net, face):
     image, box = face
-    points = net.landmarks(image, box)
+    points = net.look(image, box)[0]
     assert points.shape == (1, 5, 2)
     eye_l, eye_r, nose, mouth_l, mouth_r = points[0]
     assert eye_l[0] < nose[0] < eye_r[0]
@@ -154,27 +154,27 @@ def test_landmarks_move_scale_and_mirror_with_the_picture(net, face):
     assert max(eye_l[1], eye_r[1]) < nose[1] < min(mouth_l[1], mouth_r[1])
     drawn = np.array([[125, 100], [175, 100], [150, 130], [135, 160], [165, 160]])
     assert np.abs(points[0] - drawn).max() < 25
-    moved = net.landmarks(np.roll(image, (20, 30), (0, 1)), box + np.float32([30, 20, 30, 20]))
+    moved = net.look(np.roll(image, (20, 30), (0, 1)), box + np.float32([30, 20, 30, 20]))[0]
     np.testing.assert_allclose(moved, points + np.float32([30, 20]), atol=0.5)
     flipped = box.copy()
     flipped[:, [0, 2]] = 320 - box[:, [2, 0]]
-    mirrored = net.landmarks(np.ascontiguousarray(image[:, ::-1]), flipped)[0, [1, 0, 2, 4, 3]]
+    mirrored = net.look(np.ascontiguousarray(image[:, ::-1]), flipped)[0][0, [1, 0, 2, 4, 3]]
     np.testing.assert_allclose(319 - mirrored[:, 0], points[0, :, 0], atol=1.0)
     large = cv2.resize(image, None, fx=3, fy=3, interpolation=cv2.INTER_LINEAR)
-    np.testing.assert_allclose(net.landmarks(large, box * 3) / 3, points, atol=1.5)
+    np.testing.assert_allclose(net.look(large, box * 3)[0] / 3, points, atol=1.5)
 
 
 def test_faces_together_are_as_alone_and_boxes_may_leave_the_frame(net, face):
     image, box = face
     boxes = np.concatenate([box, box - 60, box + 150, box * 0 + [400, 300, 420, 330]])
-    together = net.landmarks(image, boxes.astype(np.float32))
+    together = net.look(image, boxes.astype(np.float32))[0]
     assert together.shape == (4, 5, 2)
     assert np.isfinite(together).all()
     for one, at in zip(together, boxes, strict=True):
-        alone = net.landmarks(image, at[None].astype(np.float32))
+        alone = net.look(image, at[None].astype(np.float32))[0]
         np.testing.assert_allclose(alone[0], one, atol=1e-3)
-    assert net.landmarks(image, np.empty((0, 4), np.float32)).shape == (0, 5, 2)
-    dot = net.landmarks(image, np.array([[10, 10, 10, 10]], np.float32))
+    assert net.look(image, np.empty((0, 4), np.float32))[0].shape == (0, 5, 2)
+    dot = net.look(image, np.array([[10, 10, 10, 10]], np.float32))[0]
     assert np.isfinite(dot).all()
 
 
@@ -220,11 +220,38 @@ def test_on_real_faces_it_is_nearer_to_a_larger_detector_than_yunet_is(shared):
         assert not len(finder.detect(image).score)
 
 
+def test_a_face_that_is_followed_stays_in_its_place_and_is_given_up_when_it_is_gone(face):
+    """Box and landmarks come to rest where the picture does; a search is called for without one."""
+    image, _ = face
+    finder = load_detector()
+    first = finder.detect(image)
+    assert len(first.score) == 1
+    box, places = first.bbox[0], []
+    for _ in range(8):
+        near = finder.follow(image, box)
+        assert len(near.score) == 1
+        assert 0.9 <= near.score[0] <= 1
+        box = near.bbox[0]
+        places.append(near)
+    assert np.abs(places[-1].landmarks - places[-2].landmarks).max() < 0.5
+    assert np.abs(places[-1].landmarks - first.landmarks).max() < 8
+    assert iou(box, first.bbox)[0] > 0.6
+    moved = np.roll(image, (6, -8), (0, 1))
+    np.testing.assert_allclose(
+        finder.follow(moved, box).landmarks, places[-1].landmarks + np.float32([-8, 6]), atol=4
+    )
+    for gone in (np.full_like(image, 90), np.roll(image, 150, 1)):
+        assert not len(finder.follow(gone, box).score)
+    assert not len(load_detector(options=DetectOptions(follow=0)).follow(image, box).score)
+
+
 # Detectors in turn
 
 
 class Finds:
     """Finds one face in frames of the brightnesses that it knows."""
+
+    refresh = 15
 
     def __init__(self, name: str, *known: int) -> None:
         self.name, self.sha256, self.options = name, name[0] * 64, {"size": 320}
@@ -261,6 +288,7 @@ def test_the_next_detector_is_asked_only_where_the_ones_before_find_nothing():
     assert chain.rescued == 2
     assert len(chain.follow(grey(3), np.zeros(4, np.float32)).score) == 0
     assert chain.for_video().rescued == 0
+    assert chain.refresh == 15
     assert chain.name == "a,b,c"
     others = [{"name": n, "sha256": n * 64, "size": 320} for n in "bc"]
     assert chain.options == {"size": 320, "fallback": others}

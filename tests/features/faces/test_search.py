@@ -24,6 +24,7 @@ class Scripted:
     """A detector that knows where the faces of each frame are: by the image's first pixel."""
 
     name, sha256, options = "scripted", "0" * 64, {}
+    refresh = 0
 
     def __init__(self, script: list[list[tuple[float, float, float]]]) -> None:
         self.script, self.searched = script, []
@@ -62,6 +63,29 @@ def found(script: list, **options: int) -> tuple[list[np.ndarray | None], list[i
     search = Search(detector, 160, 120, **options)
     faces = [face for _, face in search.main_face(frames_of(script))]
     return [None if f is None else f.bbox[0] for f in faces], detector.searched
+
+
+class Believer(Scripted):
+    """Sees the face for ever where it once was, and wants to be looked after."""
+
+    refresh = 4
+
+    def follow(self, rgb: np.ndarray, box: np.ndarray) -> Faces:
+        return faces_at((float(box[0]), float(box[1]), float(box[2] - box[0])))
+
+
+def test_what_is_followed_is_searched_anew_so_that_an_error_does_not_last() -> None:
+    here = [(20.0, 30.0, 40.0)]
+    detector = Believer([*[here] * 7, *[[]] * 5])
+    search = Search(detector, 160, 120)
+    frames = frames_of(detector.script)
+    seen = [face is not None for _, face in search.main_face(frames)]
+    assert detector.searched == [0, 5, 10, 11]  # four are followed, the next is searched
+    assert seen == [True] * 10 + [False] * 2
+    detector.refresh = 0
+    detector.searched.clear()
+    assert all(face for _, face in Search(detector, 160, 120).main_face(frames))
+    assert detector.searched == [0]
 
 
 def test_a_stride_interpolates_by_time_and_searches_one_frame_in_so_many() -> None:

@@ -24,6 +24,7 @@ class Squares:
     """A detector of bright squares, which it takes for faces of the template's layout."""
 
     name, sha256, options = "squares", "0" * 64, {"threshold": 128}
+    refresh = 0
 
     def __init__(self) -> None:
         self.calls = 0

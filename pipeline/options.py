@@ -225,7 +225,7 @@ def _members(field: FieldInfo) -> dict[str, type[BaseModel]]:
     """Give the models of a discriminated union by what tells them apart."""
     if not isinstance(field.discriminator, str):
         return {}
-    members = {}
+    members: dict[str, type[BaseModel]] = {}
     for model in get_args(field.annotation):
         told = model.model_fields[field.discriminator].annotation
         if get_origin(told) is Literal:

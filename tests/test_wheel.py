@@ -58,7 +58,11 @@ def test_the_data_that_runs_need_is_in_it(names, project):
     stubs = (p.relative_to(project) for p in project.rglob("__init__.pyi"))
     wanted |= {f"feie/{p.as_posix()}" for p in stubs if p.parts[0] not in ("build", ".venv")}
     weights = project / "features" / "extractors" / "weights"
-    kept = [p for p in weights.iterdir() if p.suffix in {".safetensors", ".md", ".yaml", ".json", ".png"}]
+    kept = [
+        p
+        for p in weights.iterdir()
+        if p.suffix in {".safetensors", ".md", ".yaml", ".json", ".png"}
+    ]
     wanted |= {f"feie/features/extractors/weights/{p.name}" for p in kept}
     configs = (project / "features" / "mma" / "configs").glob("*.yaml")
     wanted |= {f"feie/features/mma/configs/{p.name}" for p in configs}

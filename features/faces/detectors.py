@@ -131,7 +131,7 @@ def _find(part: Mapping[str, Any], specs: Sequence[str]) -> str:
         except FeieError:
             continue
         if (there["name"], there["sha256"]) == (part["name"], part["sha256"]):
-            return spec
+            return str(spec)
     file = f"{stem}.onnx of sha256 {part['sha256'][:16]}…"
     raise MissingWeightsError(
         f"the store was made with the detector {part['name']}, which is not here: name its {file} "

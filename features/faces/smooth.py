@@ -81,8 +81,10 @@ def _fitted(
     faces: Sequence[Faces], waiting: deque[Frame], count: int, weights: list[NDArray[np.float64]]
 ) -> Iterator[_Found]:
     """Give so many of the waiting frames with the values of the last window's polynomial."""
+    if not count:
+        return
     boxes, points = (
-        np.stack([getattr(face, part)[0] for face in faces]).astype(np.float64) if count else None
+        np.stack([getattr(face, part)[0] for face in faces]).astype(np.float64)
         for part in ("bbox", "landmarks")
     )
     for _ in range(count):

@@ -148,7 +148,7 @@ class StoreContents:
             with self._damage_named(name):
                 found = opened.root.get(name)
             why = self._oddity(name, found)
-            if why:
+            if why or not isinstance(found, zarr.Array):
                 raise StoreError(f"{self.path}: {why}: run `feie verify {self.path}`")
             opened.arrays[name] = found
         return opened.arrays[name]

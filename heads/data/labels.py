@@ -177,7 +177,7 @@ def load_labels(
     if id_column is None:
         raise LabelError(
             f"{path} has no id column: call it id, File_ID or Filename "
-            f"(its columns: {', '.join(table.columns)}{_headless(table.columns)})"
+            f"(its columns: {', '.join(table.columns)}{_headless(list(table.columns))})"
         )
     ids = _ids(read, table[id_column])
     split_column, subject_column = _find(names, SPLIT_NAMES), _find(names, SUBJECT_NAMES)
@@ -199,8 +199,8 @@ def load_labels(
         )
     subjects = None
     if subject_column is not None:
-        cells = zip(table[subject_column], ids, strict=True)
-        subjects = [video if str(s).lower() in BLANKS else str(s) for s, video in cells]
+        named = zip(table[subject_column], ids, strict=True)
+        subjects = [video if str(s).lower() in BLANKS else str(s) for s, video in named]
     if split_column is not None:
         split = read_split(path, ids, table[split_column])
         notes += _shared_subjects(split, subjects)

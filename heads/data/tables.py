@@ -86,7 +86,8 @@ def read_table(path: Path) -> Table:
     """
     data = _read_bytes(path)
     suffix = path.suffix.lower()
-    lines, decimal_comma = (), False
+    lines: tuple[int, ...] = ()
+    decimal_comma = False
     if suffix in _OTHERS:
         cells = _OTHERS[suffix](path, data)
     elif what := next((what for mark, what in _FOREIGN.items() if data.startswith(mark)), ""):

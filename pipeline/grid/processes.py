@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -136,7 +136,9 @@ def _finish(run: HeadRun, clock: float) -> Ended:
     return str(run.options.name), ""
 
 
-def train_all(groups: Sequence[RunGroup], jobs: int, on_epoch: OnEpoch) -> Iterator[Ended]:
+def train_all(
+    groups: Sequence[RunGroup], jobs: int, on_epoch: OnEpoch
+) -> Generator[Ended, None, None]:
     """Train all groups in so many processes; gives how each run ended, as it ends.
 
     Raises

@@ -382,7 +382,7 @@ def _predicted(heads: Sequence[TrainHeadOptions], store: Store, videos: Sequence
         if read_training(head) is not None:
             scored = load_run(place_of(head))
             found.append(predict_videos(scored, [store], [videos]).fused)
-    return np.mean(found, axis=0, dtype=np.float64)
+    return np.asarray(np.mean(found, axis=0), dtype=np.float64)
 
 
 def _result(

@@ -77,9 +77,9 @@ class _Reader:
     def videos(self, path: Path, what: Described, wanted: list[int]) -> Iterator[VideoRows]:
         with opened(path) as file:
             for number in wanted:
-                path = f"videos/{group_name(what.ids[number])}"
+                group = f"videos/{group_name(what.ids[number])}"
                 names = what.array_names()
-                yield {name: np.asarray(member(file, f"{path}/{name}")) for name in names}
+                yield {name: np.asarray(member(file, f"{group}/{name}")) for name in names}
 
 
 DUMP = OneFile(

@@ -79,7 +79,7 @@ def make_folds(labels: Labels, persons: NDArray[np.str_], folds: str, seed: int 
 
     Notes
     -----
-    About 15 % of the videos that are not left out are validation, by person too.
+    About 15 % of the videos that are not left out are validation, three or more, by person too.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def _validation(persons: NDArray[np.str_], key: str) -> list[str]:
     """Choose the persons of the validation part: the first by a hash, and not all of them."""
     unique, counts = np.unique(persons, return_counts=True)
     of = dict(zip(unique.tolist(), counts.tolist(), strict=True))
-    wanted, chosen, videos = max(_LEAST, VAL_SHARE * len(persons)), list[str](), 0
+    wanted, chosen, videos = max(_LEAST + 1, VAL_SHARE * len(persons)), list[str](), 0
     for person in sorted(of, key=lambda p: _rank(f"{key}/{p}"))[:-1]:
         if videos >= wanted:
             break
@@ -191,7 +191,7 @@ def _check(labels: Labels, fold: Fold, what: str, *, alone: bool) -> None:
                 f"each needs {_LEAST}: take fewer folds, or label more {what}s"
             )
         constant = np.ptp(labels.values[rows], axis=0) == 0
-        if constant.any():
+        if constant.all() or (constant.any() and split != "val"):  # one is enough to choose by
             name = labels.targets[int(np.argmax(constant))]
             raise LabelError(
                 f"{labels.path}: {name} never varies in the {parts[split]} part of fold "

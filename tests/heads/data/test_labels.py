@@ -247,6 +247,14 @@ def test_columns_that_are_no_targets(tmp_path):
     assert labels.notes[1].endswith(TOLD)
 
 
+def test_a_column_of_folds_is_no_split_unless_it_names_splits(tmp_path):
+    rows = "".join(f"{v},{i % 3},{i / 10}\n" for i, v in enumerate("abcdefghij"))
+    labels = load_labels(write(tmp_path, f"id,fold,Joy\n{rows}"))
+    assert (labels.targets, labels.split_made) == (("Joy",), True)
+    labels = load_labels(write(tmp_path, "id,fold,Joy\na,train,1\nb,Val,0\n"))
+    assert labels.split.tolist() == ["train", "val"]
+
+
 @pytest.mark.parametrize("delimiter", [";", "\t"])
 def test_decimal_commas(tmp_path, delimiter):
     rows = ["id|split|Joy|Fear", "a|train|0,25|1", "b|val|-,5|0,5", "c|test||2"]

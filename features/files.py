@@ -38,6 +38,13 @@ def new_name(path: Path) -> Path:
     return path.with_name(f".{path.name[:50]}.{secrets.token_hex(16)}.partial")
 
 
+def remove_all_partials(root: Path) -> None:
+    """Delete what killed writers left anywhere below a folder; nobody may be writing there now."""
+    for folder, _, names in os.walk(root):  # which follows no links
+        for name in filter(is_partial, names):
+            Path(folder, name).unlink(missing_ok=True)
+
+
 def remove_partials(path: Path) -> None:
     """Delete what killed writers of a file left beside it; nobody may be writing it now."""
     start = f".{path.name[:50]}."

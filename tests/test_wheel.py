@@ -70,6 +70,7 @@ def test_the_data_that_runs_need_is_in_it(names, project):
     wanted |= {f"feie/features/extractors/onnx/descriptions/{p.name}" for p in described}
     wanted |= {f"feie/{WEIGHTS}/{name}" for name in ("sources.json", *BUNDLED)}
     wanted |= {"feie/pipeline/inspect/page.html", "feie/pipeline/inspect/page.js"}
+    wanted |= {"feie/pipeline/evaluate/report.html"}
     assert any(name.endswith(".safetensors") for name in wanted)
     data = {n for n in names if n.startswith("feie/") and not n.endswith(".py")}
     assert data == wanted

@@ -18,6 +18,7 @@ from feie.features.files import (
     read_json,
     refuse_link,
     refuse_links,
+    remove_all_partials,
     sync_directory,
 )
 from feie.features.formats.own.reader import PROVENANCE, FileEntry, file_entries
@@ -66,6 +67,7 @@ def dump_folder(store: Store, plan: DumpPlan, known: Folder, out: Path, pace: Pa
     with disk_errors(out):
         _refuse_foreign(out)
         with working_folder(out / WORK, out) as work:
+            remove_all_partials(out)
             index = _Index(out, work, plan)
             names = file_names(plan, known)
             found = Written(removed=index.remove_all_but(set(names.values())))

@@ -101,7 +101,7 @@ def test_a_plain_data_loader_is_told_its_collate_function(example_folder):
 def several():
     """Options of all jobs that take several texts or paths."""
     for job in sorted(
-        set(JOBS) - {"train_fusion", "train_frame_va"}
+        set(JOBS) - {"train_fusion", "train_frame_va", "compare"}
     ):  # made of other jobs' options
         for name, field in options_model(job).model_fields.items():
             kinds = [field.annotation, *get_args(field.annotation)]

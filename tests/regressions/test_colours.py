@@ -108,7 +108,7 @@ def test_an_hdr_file_is_read_as_sdr_and_says_so(tmp_path: Path, name: str, trans
 
 def test_bt2020_without_hdr_is_left_alone(tmp_path: Path) -> None:
     params = "colorprim=bt2020:transfer=bt2020-10:colormatrix=bt2020nc"
-    with VideoReader(write(tmp_path / "a.mp4", params, [0.25, 0.5])) as reader:
+    with VideoReader(write(tmp_path / "a.mkv", params, [0.25, 0.5])) as reader:
         images = [frame.image for frame in reader]
         assert reader.remarks.notes == []
     np.testing.assert_allclose([np.median(i) for i in images], [64, 128], atol=2)  # type: ignore[arg-type]

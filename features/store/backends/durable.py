@@ -16,7 +16,13 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.buffer.core import default_buffer_prototype
 from zarr.storage import LocalStore
 
-from feie.features.files import is_partial, opened_file, refuse_links, sync_directory, write_whole
+from feie.features.files import (
+    opened_file,
+    refuse_links,
+    remove_all_partials,
+    sync_directory,
+    write_whole,
+)
 from feie.features.store.backends.bounds import refuse_file
 
 
@@ -128,9 +134,7 @@ class DurableStore(LocalStore):
 
     def remove_partial_files(self) -> None:
         """Delete what a killed writer left under temporary names."""
-        for folder, _, names in os.walk(self.root):  # which follows no links
-            for name in filter(is_partial, names):
-                Path(folder, name).unlink(missing_ok=True)
+        remove_all_partials(Path(self.root))
 
 
 def _range(asked: ByteRequest, size: int) -> tuple[int, int]:

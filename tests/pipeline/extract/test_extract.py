@@ -168,7 +168,7 @@ def test_raw_video_needs_nothing_but_feie(raw, tmp_path, untrained, monkeypatch)
     assert np.diff(x) == pytest.approx(4, abs=1.5)
     assert store.provenance["detector"] == describe_detector()
     assert check_store(tmp_path / "s.zarr") == []
-    with pytest.raises(StoreMismatchError, match=r"detector name = 'yunet\+onet'"):
+    with pytest.raises(StoreMismatchError, match=r"was made with detector (name|follow)"):
         run(raw.parent, tmp_path / "s.zarr", untrained, detector="yunet")
 
 
@@ -180,7 +180,7 @@ def test_a_continued_store_keeps_its_own_detector(raw, tmp_path, untrained):
     store = open_store(tmp_path / "s.zarr")
     assert store.provenance["detector"]["name"] == "yunet:face_detection_yunet_2023mar"
     np.testing.assert_array_equal(store["again"].landmarks, store["moving"].landmarks)
-    with pytest.raises(StoreMismatchError, match="detector name"):
+    with pytest.raises(StoreMismatchError, match=r"was made with detector (name|follow)"):
         run(raw.parent, tmp_path / "s.zarr", untrained, detector="auto")
 
 
@@ -405,12 +405,12 @@ def test_a_detector_other_than_the_stores_is_refused_before_any_video(shared, tm
     assert made["detector"]["follow"] == 160
     again = {"detector": yunet, "fps": 3, "isolate": False}
     for what in ({}, {"dry_run": True}):  # with nothing to do, too
-        with pytest.raises(StoreMismatchError, match="detector name = 'scrfd:det_500m'"):
+        with pytest.raises(StoreMismatchError, match=r"was made with detector (name|follow)"):
             run(source, store, untrained, **again, **what)
     assert run(source, store, untrained, fps=3, isolate=False).skipped == 1  # its own
     (tmp_path / "v").mkdir()
     (tmp_path / "v" / "empty.mp4").touch()
-    with pytest.raises(StoreMismatchError, match="detector name = 'scrfd:det_500m'"):
+    with pytest.raises(StoreMismatchError, match=r"was made with detector (name|follow)"):
         run(tmp_path / "v", store, untrained, **again)
     assert open_store(store).failures == {}
     again = {"detector": scrfd, "fps": 3, "isolate": False, "follow": False}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from feie.features.errors import UsageError
 from feie.heads.config import SplitName
 from feie.pipeline.grid.options import Stack
 from feie.pipeline.options import Flag, Options
@@ -14,6 +15,8 @@ from feie.pipeline.train.options import MissingLabel, TrainHeadOptions
 
 _FOLDS = Flag(panel="Folds")
 _HIDDEN = Flag(hidden=True)
+_OF_ONE_RUN = Field(description="Of a single run of `feie train-head`; each run here has its own.")
+_SINGLE = ("runs", "name", "seed", "tensorboard", "resume")
 
 
 class CrossValidateOptions(TrainHeadOptions):
@@ -57,11 +60,23 @@ class CrossValidateOptions(TrainHeadOptions):
         Flag(default="one per core"),
     ] = None
     device: Annotated[str, Field(description="`cpu`, `cuda`, `cuda:1` or `auto`.")] = "auto"
-    runs: Annotated[Path, _HIDDEN] = Path("runs")
-    name: Annotated[str | None, _HIDDEN] = None
-    seed: Annotated[int, _HIDDEN] = 0
-    tensorboard: Annotated[bool, _HIDDEN] = False
-    resume: Annotated[Path | None, _HIDDEN] = None
+    runs: Annotated[Path, _OF_ONE_RUN, _HIDDEN] = Path("runs")
+    name: Annotated[str | None, _OF_ONE_RUN, _HIDDEN] = None
+    seed: Annotated[int, _OF_ONE_RUN, _HIDDEN] = 0
+    tensorboard: Annotated[bool, _OF_ONE_RUN, _HIDDEN] = False
+    resume: Annotated[Path | None, _OF_ONE_RUN, _HIDDEN] = None
+
+    @model_validator(mode="after")
+    def _check_single(self) -> Self:
+        """Refuse what a single run has, and would do nothing here."""
+        fields = type(self).model_fields
+        given = [name for name in _SINGLE if getattr(self, name) != fields[name].default]
+        if given:
+            raise UsageError(
+                f"{', '.join(given)} {'belongs' if len(given) == 1 else 'belong'} to a single run "
+                "of feie train-head; a cross-validation has seeds and out"
+            )
+        return self
 
     def shared(self) -> dict[str, Any]:
         """Give the options of `feie train-head` that all runs have in common."""

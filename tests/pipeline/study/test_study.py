@@ -224,6 +224,14 @@ def test_what_cannot_be_is_one_sentence(material, tmp_path, change, given, messa
     assert not list(tmp_path.glob("out/runs/*"))
 
 
+@pytest.mark.parametrize("given", [{"seed": 3}, {"name": "x"}, {"tensorboard": True}])
+def test_what_only_a_single_run_has_is_refused_in_python_too(given):
+    import feie
+
+    with pytest.raises(UsageError, match=f"{next(iter(given))} belongs to a single run"):
+        feie.cross_validate(**given)
+
+
 def test_heads_of_frames_are_refused(material, tmp_path):
     given = {"store": str(material / "s.zarr"), "labels": material / "labels.csv"}
     with pytest.raises(UsageError, match="not cross-validated yet"):
